@@ -1,0 +1,53 @@
+# sixtyfour: enrich rows where they live
+#
+#	make demo	throw-away cluster, the main job on 200 companies
+#	make test	regression and TAP tests on a private cluster
+#	make, make install, make bench: see CONTRIBUTING.md
+#
+# demo and test need nothing installed beforehand; the rest is plain PGXS.
+
+EXTENSION = sixtyfour
+EXTVERSION = $(shell sed -n "s/^default_version *= *'\(.*\)'/\1/p" $(EXTENSION).control)
+MODULE_big = sixtyfour
+PGFILEDESC = "sixtyfour - enrich rows from the Sixtyfour service"
+DATA = $(wildcard $(EXTENSION)--*.sql)
+OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c)))
+
+REGRESS = $(patsubst sql/%.sql,%,$(sort $(wildcard sql/*.sql)))
+TAP_TESTS = 1
+PROVE_TESTS = test/t/*.pl
+
+PG_CPPFLAGS = $(shell pkg-config --cflags libcurl 2>/dev/null) -DS64_VERSION='"$(EXTVERSION)"' \
+	-DPGDLLEXPORT='__attribute__((visibility("default")))'
+PG_CFLAGS = -fvisibility=hidden -Wall -Wextra -Wno-unused-parameter $(WERROR)
+SHLIB_LINK = $(shell pkg-config --libs libcurl 2>/dev/null || echo -lcurl)
+
+# "make WERROR=" builds with a compiler that warns about more
+WERROR = -Werror
+
+PG_CONFIG = pg_config
+PGXS := $(wildcard $(shell $(PG_CONFIG) --pgxs 2>/dev/null))
+
+.PHONY: demo test bench valgrind need-pgxs
+
+ifneq ($(PGXS),)
+include $(PGXS)
+else
+all install: need-pgxs
+need-pgxs:
+	@echo "The PostgreSQL server headers for $(PG_CONFIG) are missing; on Debian:" >&2
+	@echo "  apt-get install postgresql-server-dev-15 libcurl4-openssl-dev pkg-config" >&2
+	@exit 1
+endif
+
+demo:
+	@test/demo/run
+
+test:
+	@test/run
+
+bench:
+	@test/bench/run
+
+valgrind:
+	@test/valgrind/run

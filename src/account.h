@@ -1,0 +1,51 @@
+/*-------------------------------------------------------------------------
+ *
+ * account.h
+ *		Server and user mapping to base URL, key and limits.
+ *
+ * An account is what a foreign server and a user mapping of the wrapper
+ * "sixtyfour" say, the way postgres_fdw does it.  USAGE on the server is the
+ * right to spend.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef S64_ACCOUNT_H
+#define S64_ACCOUNT_H
+
+#define S64_ACCOUNT_ID_LEN 16
+#define S64_WEBHOOK_URL_MAX 2083	/* bytes, as the service documents */
+
+/* Tells accounts apart in shared memory without holding the key */
+typedef struct AccountId
+{
+	unsigned char bytes[S64_ACCOUNT_ID_LEN];
+} AccountId;
+
+typedef struct Account
+{
+	Oid			serverid;
+	Oid			userid;			/* who pays */
+	char	   *server;			/* the server's name */
+	char	   *base_url;		/* without a slash at its end */
+	char	   *api_key;		/* never to be shown */
+	char	   *ca_file;		/* or NULL: the system's certificates */
+	char	   *proxy;			/* or NULL: none */
+	char	   *webhook_url;	/* or NULL */
+	int			timeout;		/* of a synchronous call, ms */
+	int			connect_timeout;	/* ms */
+	int			requests_per_minute;	/* 0: unlimited */
+	int			daily_budget;	/* cents; -1: none */
+	int			assumed_price;	/* cents, where no price is known; -1: unset */
+	AccountId	id;
+} Account;
+
+/*
+ * The account that sixtyfour.server and userid's (or PUBLIC's) user mapping
+ * name, allocated in the current memory context.  Needs a transaction.
+ *
+ * Raises 28000 where there is no usable server, mapping or key, and 42501 where
+ * userid lacks USAGE on the server.
+ */
+extern Account *s64_account_get(Oid userid);
+
+#endif							/* S64_ACCOUNT_H */

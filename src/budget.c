@@ -1,0 +1,42 @@
+/*-------------------------------------------------------------------------
+ *
+ * budget.c
+ *		What may still be spent today.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "budget.h"
+
+int64
+s64_budget_day(TimestampTz now)
+{
+	/* TimestampTz is UTC; round towards minus infinity */
+	return now >= 0 ? now / USECS_PER_DAY : -((-now - 1) / USECS_PER_DAY) - 1;
+}
+
+bool
+s64_budget_reserve(BudgetState *state, int64 cents, int64 limit, int64 day)
+{
+	if (day > state->day)
+	{
+		state->day = day;
+		state->spent = 0;
+		state->at_risk = 0;
+	}
+	if (limit >= 0 && state->spent + state->at_risk + cents > limit)
+		return false;
+	state->at_risk += cents;
+	return true;
+}
+
+void
+s64_budget_settle(BudgetState *state, int64 reserved, int64 cents, int64 day)
+{
+	/* A request that began yesterday was yesterday's money. */
+	if (day != state->day)
+		return;
+	state->at_risk -= reserved;
+	state->spent += cents;
+}

@@ -1,0 +1,66 @@
+/*-------------------------------------------------------------------------
+ *
+ * compat.h
+ *		Differences between PostgreSQL 15 and 19, and nothing else.
+ *
+ * The only file that may look at PG_VERSION_NUM.  Every other file is
+ * written against the newest spelling, which is provided here for the older
+ * versions.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef S64_COMPAT_H
+#define S64_COMPAT_H
+
+#include "postgres.h"
+
+#include "catalog/pg_foreign_server.h"
+#include "fmgr.h"
+#include "storage/latch.h"
+#include "utils/acl.h"
+#include "utils/wait_event.h"
+#if PG_VERSION_NUM >= 180000
+#include "storage/waiteventset.h"
+#endif
+
+#if PG_VERSION_NUM < 150000
+#error "sixtyfour needs PostgreSQL 15 or newer"
+#endif
+
+/*
+ * An SQL-callable function.  Before 16 PG_FUNCTION_INFO_V1 does not export the
+ * function itself, which is needed where symbols are hidden by default.
+ */
+#define S64_FUNCTION(name) \
+	extern PGDLLEXPORT Datum name(PG_FUNCTION_ARGS); \
+	PG_FUNCTION_INFO_V1(name)
+
+/* 16 merged the pg_*_aclcheck() family (catalog/aclchk.c). */
+#if PG_VERSION_NUM < 160000
+#define s64_server_aclcheck(serverid, roleid, mode) \
+	pg_foreign_server_aclcheck(serverid, roleid, mode)
+#else
+#define s64_server_aclcheck(serverid, roleid, mode) \
+	object_aclcheck(ForeignServerRelationId, serverid, roleid, mode)
+#endif
+
+/*
+ * A WaitEventSet that lives as long as the process.  17 ties sets to a
+ * resource owner instead of a memory context, none meaning for ever.
+ */
+#if PG_VERSION_NUM < 170000
+#define s64_create_wait_event_set(nevents) \
+	CreateWaitEventSet(TopMemoryContext, nevents)
+#else
+#define s64_create_wait_event_set(nevents) \
+	CreateWaitEventSet(NULL, nevents)
+#endif
+
+/* 17 lets extensions name their wait events. */
+#if PG_VERSION_NUM < 170000
+#define s64_wait_event_new(name) PG_WAIT_EXTENSION
+#else
+#define s64_wait_event_new(name) WaitEventExtensionNew(name)
+#endif
+
+#endif							/* S64_COMPAT_H */

@@ -1,0 +1,23 @@
+/*-------------------------------------------------------------------------
+ *
+ * guc.h
+ *		The extension's settings.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef S64_GUC_H
+#define S64_GUC_H
+
+/* sixtyfour.server: name of the foreign server that stands for the account */
+extern char *s64_guc_server;
+
+/* sixtyfour.max_response_size: largest reply body accepted, in kB */
+extern int	s64_guc_max_response_size;
+
+/* sixtyfour.log_min_duration: log exchanges this slow, in ms; -1 is never */
+extern int	s64_guc_log_min_duration;
+
+/* Define the settings and reserve their prefix.  Called by _PG_init. */
+extern void s64_guc_init(void);
+
+#endif							/* S64_GUC_H */

@@ -1,0 +1,775 @@
+/*-------------------------------------------------------------------------
+ *
+ * http.c
+ *		libcurl made to behave in a backend: start, wait, next, finish.
+ *
+ * libcurl's sockets live in an epoll set of their own, whose descriptor is
+ * waited for together with the latch and the postmaster in one
+ * WaitEventSet made once per process.  libcurl's next deadline is kept in
+ * memory.  So a wait costs two system calls however many transfers there
+ * are.
+ *
+ * Rules that keep libcurl and the backend out of each other's way:
+ *
+ * - No callback allocates backend memory or raises an error.
+ * - libcurl resolves names in threads.  A signal handled by one of those
+ *	 would run backend code on the wrong stack, so all signals are blocked
+ *	 while libcurl is entered (threads inherit the mask).  CURLOPT_QUICK_EXIT
+ *	 lets a cancelled transfer leave its thread behind, to end by itself.
+ * - Descriptors are accounted for with fd.c (one per transfer), as fd.c
+ *	 asks of everyone who holds any for long.
+ * - libcurl is initialised in the process that uses it, never before a fork.
+ *
+ * On requests that must be sent at most once: libcurl repeats a request, of
+ * whatever method, when a reused connection dies before the first byte of a
+ * reply (Curl_retry_request() in libcurl's transfer.c).  CURLOPT_PREREQFUNCTION
+ * is called each time before a request goes onto a connection, so there the
+ * second time is refused if the first may have sent anything that counts: the
+ * body, or the request when it has no body.  CURLOPT_SEEKFUNCTION refuses to
+ * rewind a body as well.  A connection idle for longer than ONCE_MAX_IDLE is
+ * not reused for them, as it would be likely to die.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <signal.h>
+#include <sys/epoll.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <curl/curl.h>
+
+#include "lib/ilist.h"
+#include "miscadmin.h"
+#include "storage/fd.h"
+#include "utils/memutils.h"
+
+#include "compat.h"
+#include "http.h"
+
+#if LIBCURL_VERSION_NUM < 0x075700
+#error "sixtyfour needs libcurl 7.87 or newer"
+#endif
+
+#define MAX_IDLE_CONNECTIONS	8	/* kept while no transfer needs them */
+#define MAX_SPARE_HANDLES		16	/* easy handles kept for reuse */
+#define ONCE_MAX_IDLE			3L	/* s; servers keep idle ones 5 s and more */
+#define EVENTS_PER_WAIT			64
+#define FIRST_ANSWER_SIZE		1024
+#define USER_AGENT				"sixtyfour/" S64_VERSION " (PostgreSQL " PG_VERSION ")"
+
+typedef enum TransferState
+{
+	TRANSFER_NEW,				/* not yet libcurl's */
+	TRANSFER_RUNNING,			/* in the multi handle */
+	TRANSFER_ENDED,				/* in pool.ended, not yet fetched */
+	TRANSFER_FETCHED			/* s64_http_next() has returned it */
+} TransferState;
+
+struct HttpTransfer
+{
+	dlist_node	node;			/* in pool.ended */
+	TransferState state;
+	CURL	   *easy;
+	struct curl_slist *headers;
+	MemoryContextCallback *callback;
+
+	const char *body;
+	size_t		body_len;
+	size_t		body_taken;		/* bytes of it that libcurl has taken */
+	bool		once;
+	bool		requested;		/* a connection stood, and was to be used */
+
+	char	   *answer;			/* body received so far, or NULL */
+	size_t		answer_len;
+	size_t		answer_size;	/* bytes allocated */
+	size_t		max_answer;
+	bool		too_large;
+	bool		no_memory;
+
+	int64		started;		/* monotonic µs */
+	HttpReply	reply;
+	void	   *tag;
+	char		error[CURL_ERROR_SIZE];
+};
+
+static struct
+{
+	CURLM	   *multi;			/* NULL until the pool is open */
+	int			epoll_fd;
+	WaitEventSet *events;
+	uint32		wait_event;
+	int64		deadline;		/* of libcurl, monotonic µs; -1: none */
+	int			running;		/* transfers in the multi handle */
+	int			reserved_fds;	/* of AcquireExternalFD() */
+	dlist_head	ended;
+	CURL	   *spare[MAX_SPARE_HANDLES];
+	int			nspare;
+} pool;
+
+static int64
+monotonic_us(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (int64) ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
+}
+
+/*
+ * Block every signal but those that a fault raises; returns the mask to go
+ * back to.
+ */
+static sigset_t
+block_signals(void)
+{
+	static const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP};
+	sigset_t	all;
+	sigset_t	before;
+
+	sigfillset(&all);
+	for (size_t i = 0; i < lengthof(faults); i++)
+		sigdelset(&all, faults[i]);
+	sigprocmask(SIG_SETMASK, &all, &before);
+	return before;
+}
+
+static void
+restore_signals(const sigset_t *before)
+{
+	sigprocmask(SIG_SETMASK, before, NULL);
+}
+
+/* ---- libcurl's callbacks: no palloc, no ereport ---- */
+
+static int
+on_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *known)
+{
+	struct epoll_event event = {0};
+
+	if (what == CURL_POLL_REMOVE)
+	{
+		(void) epoll_ctl(pool.epoll_fd, EPOLL_CTL_DEL, fd, &event);
+		return 0;
+	}
+	if (what & CURL_POLL_IN)
+		event.events |= EPOLLIN;
+	if (what & CURL_POLL_OUT)
+		event.events |= EPOLLOUT;
+	event.data.fd = fd;
+	if (known == NULL)
+		curl_multi_assign(pool.multi, fd, &pool);
+	if (epoll_ctl(pool.epoll_fd, known ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, fd,
+				  &event) == 0)
+		return 0;
+	return epoll_ctl(pool.epoll_fd, known ? EPOLL_CTL_ADD : EPOLL_CTL_MOD, fd,
+					 &event);
+}
+
+static int
+on_timer(CURLM *multi, long timeout_ms, void *arg)
+{
+	pool.deadline = timeout_ms < 0 ? -1
+		: monotonic_us() + (int64) timeout_ms * 1000;
+	return 0;
+}
+
+/* Before a request goes onto a connection, for the first time or again */
+static int
+on_request(void *arg, char *ip, char *local_ip, int port, int local_port)
+{
+	HttpTransfer *t = arg;
+
+	if (t->once && t->requested && (t->body == NULL || t->body_taken > 0))
+		return CURL_PREREQFUNC_ABORT;
+	t->requested = true;
+	return CURL_PREREQFUNC_OK;
+}
+
+static size_t
+on_body_wanted(char *buffer, size_t size, size_t nitems, void *arg)
+{
+	HttpTransfer *t = arg;
+	size_t		n = Min(size * nitems, t->body_len - t->body_taken);
+
+	memcpy(buffer, t->body + t->body_taken, n);
+	t->body_taken += n;
+	return n;
+}
+
+static int
+on_rewind(void *arg, curl_off_t offset, int origin)
+{
+	HttpTransfer *t = arg;
+
+	if (t->once && t->body_taken > 0)
+		return CURL_SEEKFUNC_FAIL;
+	if (origin != SEEK_SET || offset < 0 || (size_t) offset > t->body_len)
+		return CURL_SEEKFUNC_FAIL;
+	t->body_taken = offset;
+	return CURL_SEEKFUNC_OK;
+}
+
+/* Make room for n more bytes and a NUL. */
+static bool
+enlarge_answer(HttpTransfer *t, size_t n)
+{
+	size_t		need = t->answer_len + n + 1;
+	char	   *grown;
+
+	if (need <= t->answer_size)
+		return true;
+	need = Max(need, Max(t->answer_size * 2, FIRST_ANSWER_SIZE));
+	grown = realloc(t->answer, need);
+	if (grown == NULL)
+		return false;
+	t->answer = grown;
+	t->answer_size = need;
+	return true;
+}
+
+static size_t
+on_answer(char *data, size_t size, size_t nmemb, void *arg)
+{
+	HttpTransfer *t = arg;
+	size_t		n = Min(size * nmemb, t->max_answer - t->answer_len);
+
+	/* of an answer that is too large, what fits is kept for the message */
+	if (n < size * nmemb)
+		t->too_large = true;
+	if (!enlarge_answer(t, n))
+	{
+		t->no_memory = true;
+		return 0;
+	}
+	memcpy(t->answer + t->answer_len, data, n);
+	t->answer_len += n;
+	t->answer[t->answer_len] = '\0';
+	return n;
+}
+
+/* ---- the pool ---- */
+
+/*
+ * Open the pool, step by step so that a step that fails can be tried again by
+ * the next transfer.
+ */
+static void
+open_pool(void)
+{
+	if (pool.multi != NULL)
+		return;
+
+	if (pool.epoll_fd == 0)
+	{
+		int			fd;
+
+		if (!AcquireExternalFD())
+			ereport(ERROR,
+					(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
+					 errmsg("too many descriptors are open to contact the service")));
+		fd = epoll_create1(EPOLL_CLOEXEC);
+		if (fd < 0)
+		{
+			ReleaseExternalFD();
+			ereport(ERROR, (errmsg("could not create epoll descriptor: %m")));
+		}
+		pool.epoll_fd = fd;
+	}
+	if (pool.events == NULL)
+	{
+		WaitEventSet *events = s64_create_wait_event_set(3);
+
+		AddWaitEventToSet(events, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
+		if (IsUnderPostmaster)
+			AddWaitEventToSet(events, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
+		AddWaitEventToSet(events, WL_SOCKET_READABLE, pool.epoll_fd, NULL, NULL);
+		pool.events = events;
+		pool.wait_event = s64_wait_event_new("SixtyfourService");
+		dlist_init(&pool.ended);
+		pool.deadline = -1;
+	}
+
+	if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
+		ereport(ERROR, (errmsg("could not initialize libcurl")));
+	pool.multi = curl_multi_init();
+	if (pool.multi == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
+	curl_multi_setopt(pool.multi, CURLMOPT_SOCKETFUNCTION, on_socket);
+	curl_multi_setopt(pool.multi, CURLMOPT_TIMERFUNCTION, on_timer);
+	curl_multi_setopt(pool.multi, CURLMOPT_MAXCONNECTS, (long) MAX_IDLE_CONNECTIONS);
+	curl_multi_setopt(pool.multi, CURLMOPT_PIPELINING, (long) CURLPIPE_MULTIPLEX);
+}
+
+/* Account for the descriptors of running transfers and idle connections. */
+static void
+reserve_fd(void)
+{
+	if (pool.reserved_fds > pool.running)
+		return;
+	if (!AcquireExternalFD())
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
+				 errmsg("too many requests to the service at the same time"),
+				 errdetail("%d requests are in flight, each with a file descriptor.",
+						   pool.running),
+				 errhint("Raise \"max_files_per_process\" and the kernel's limit on open files.")));
+	pool.reserved_fds++;
+}
+
+static void
+release_fds(void)
+{
+	while (pool.reserved_fds > Max(pool.running, MAX_IDLE_CONNECTIONS))
+	{
+		ReleaseExternalFD();
+		pool.reserved_fds--;
+	}
+}
+
+static CURL *
+get_handle(void)
+{
+	if (pool.nspare > 0)
+		return pool.spare[--pool.nspare];
+	return curl_easy_init();
+}
+
+static void
+put_handle(CURL *easy)
+{
+	if (pool.nspare == MAX_SPARE_HANDLES)
+	{
+		curl_easy_cleanup(easy);
+		return;
+	}
+	curl_easy_reset(easy);
+	pool.spare[pool.nspare++] = easy;
+}
+
+/* ---- transfers ---- */
+
+static bool
+add_header(HttpTransfer *t, const char *line)
+{
+	struct curl_slist *longer = curl_slist_append(t->headers, line);
+
+	if (longer == NULL)
+		return false;
+	t->headers = longer;
+	return true;
+}
+
+static bool
+set_headers(HttpTransfer *t, const HttpRequest *request)
+{
+	char		line[1024];
+	bool		ok;
+
+	/* never wait for "100 Continue" */
+	ok = add_header(t, "Accept: application/json") && add_header(t, "Expect:");
+	if (ok && request->json_body)
+		ok = add_header(t, "Content-Type: application/json");
+	if (ok && request->api_key != NULL)
+	{
+		int			len = snprintf(line, sizeof(line), "x-api-key: %s",
+								   request->api_key);
+
+		ok = len < (int) sizeof(line) && add_header(t, line);
+		explicit_bzero(line, sizeof(line));
+	}
+	return ok && curl_easy_setopt(t->easy, CURLOPT_HTTPHEADER, t->headers) == CURLE_OK;
+}
+
+static bool
+set_method(HttpTransfer *t, const HttpRequest *request)
+{
+	CURL	   *easy = t->easy;
+	CURLcode	rc = CURLE_OK;
+
+	if (request->body != NULL)
+	{
+		rc |= curl_easy_setopt(easy, CURLOPT_POST, 1L);
+		rc |= curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE,
+							   (curl_off_t) request->body_len);
+		rc |= curl_easy_setopt(easy, CURLOPT_READFUNCTION, on_body_wanted);
+		rc |= curl_easy_setopt(easy, CURLOPT_READDATA, t);
+		rc |= curl_easy_setopt(easy, CURLOPT_SEEKFUNCTION, on_rewind);
+		rc |= curl_easy_setopt(easy, CURLOPT_SEEKDATA, t);
+	}
+	else if (strcmp(request->method, "POST") == 0)
+	{
+		rc |= curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE, 0L);
+		rc |= curl_easy_setopt(easy, CURLOPT_POSTFIELDS, "");
+	}
+	rc |= curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, request->method);
+	if (request->once)
+		rc |= curl_easy_setopt(easy, CURLOPT_MAXAGE_CONN, ONCE_MAX_IDLE);
+	rc |= curl_easy_setopt(easy, CURLOPT_PREREQFUNCTION, on_request);
+	rc |= curl_easy_setopt(easy, CURLOPT_PREREQDATA, t);
+	return rc == CURLE_OK;
+}
+
+static bool
+set_connection(HttpTransfer *t, const HttpRequest *request)
+{
+	CURL	   *easy = t->easy;
+	CURLcode	rc = CURLE_OK;
+	bool		plain = strncmp(request->url, "http://", 7) == 0;
+
+	rc |= curl_easy_setopt(easy, CURLOPT_URL, request->url);
+	rc |= curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, plain ? "http" : "https");
+	rc |= curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 0L);
+	rc |= curl_easy_setopt(easy, CURLOPT_PATH_AS_IS, 1L);
+	rc |= curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+	rc |= curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);
+	rc |= curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long) CURL_HTTP_VERSION_2TLS);
+	rc |= curl_easy_setopt(easy, CURLOPT_PIPEWAIT, 1L);
+	rc |= curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, 1L);
+	rc |= curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, 2L);
+	if (request->ca_file != NULL)
+		rc |= curl_easy_setopt(easy, CURLOPT_CAINFO, request->ca_file);
+	rc |= curl_easy_setopt(easy, CURLOPT_PROXY, request->proxy ? request->proxy : "");
+	rc |= curl_easy_setopt(easy, CURLOPT_NOPROXY, "");
+	rc |= curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long) request->connect_timeout);
+	rc |= curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long) request->timeout);
+	/* answers take minutes: keep middleboxes from forgetting the connection */
+	rc |= curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L);
+	rc |= curl_easy_setopt(easy, CURLOPT_TCP_KEEPIDLE, 30L);
+	rc |= curl_easy_setopt(easy, CURLOPT_TCP_KEEPINTVL, 15L);
+	rc |= curl_easy_setopt(easy, CURLOPT_USERAGENT, USER_AGENT);
+	return rc == CURLE_OK;
+}
+
+static bool
+set_answer(HttpTransfer *t, const HttpRequest *request)
+{
+	CURL	   *easy = t->easy;
+	CURLcode	rc = CURLE_OK;
+
+	t->max_answer = request->max_response;
+	rc |= curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_answer);
+	rc |= curl_easy_setopt(easy, CURLOPT_WRITEDATA, t);
+	rc |= curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, t->error);
+	rc |= curl_easy_setopt(easy, CURLOPT_PRIVATE, t);
+	return rc == CURLE_OK;
+}
+
+/* Take a transfer out of libcurl's hands. */
+static void
+remove_from_multi(HttpTransfer *t)
+{
+	curl_multi_remove_handle(pool.multi, t->easy);
+	pool.running--;
+}
+
+/* Free a transfer and what it holds; safe at any stage of its making. */
+static void
+free_transfer(HttpTransfer *t)
+{
+	sigset_t	before = block_signals();
+
+	if (t->state == TRANSFER_RUNNING)
+		remove_from_multi(t);
+	else if (t->state == TRANSFER_ENDED)
+		dlist_delete(&t->node);
+	if (t->easy != NULL)
+		put_handle(t->easy);
+	restore_signals(&before);
+
+	release_fds();
+	curl_slist_free_all(t->headers);
+	free(t->answer);
+	free(t);
+}
+
+/* The memory context of a transfer is reset or deleted. */
+static void
+on_context_reset(void *arg)
+{
+	if (arg != NULL)
+		free_transfer(arg);
+}
+
+/*
+ * An empty transfer that hangs on the current memory context.  From here on it
+ * is freed with the context, whatever goes wrong.
+ */
+static HttpTransfer *
+make_transfer(const HttpRequest *request)
+{
+	MemoryContextCallback *callback = palloc0(sizeof(MemoryContextCallback));
+	HttpTransfer *t = calloc(1, sizeof(HttpTransfer));
+
+	if (t == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
+	callback->func = on_context_reset;
+	callback->arg = t;
+	MemoryContextRegisterResetCallback(CurrentMemoryContext, callback);
+
+	t->callback = callback;
+	t->body = request->body;
+	t->body_len = request->body_len;
+	t->once = request->once;
+	t->tag = request->tag;
+	return t;
+}
+
+HttpTransfer *
+s64_http_start(const HttpRequest *request)
+{
+	HttpTransfer *t;
+	sigset_t	before;
+	CURLMcode	rc;
+
+	open_pool();
+	t = make_transfer(request);
+	reserve_fd();
+	t->easy = get_handle();
+	if (t->easy == NULL ||
+		!set_connection(t, request) || !set_method(t, request) ||
+		!set_headers(t, request) || !set_answer(t, request))
+		ereport(ERROR, (errmsg("could not prepare a request to the service")));
+
+	before = block_signals();
+	rc = curl_multi_add_handle(pool.multi, t->easy);
+	restore_signals(&before);
+	if (rc != CURLM_OK)
+		ereport(ERROR,
+				(errmsg("could not start a request to the service: %s",
+						curl_multi_strerror(rc))));
+	t->state = TRANSFER_RUNNING;
+	t->started = monotonic_us();
+	pool.running++;
+	return t;
+}
+
+/* ---- the end of a transfer ---- */
+
+static HttpEnd
+classify_end(const HttpTransfer *t, CURLcode rc)
+{
+	switch (rc)
+	{
+		case CURLE_OK:
+			return HTTP_ANSWERED;
+		case CURLE_COULDNT_RESOLVE_PROXY:
+		case CURLE_COULDNT_RESOLVE_HOST:
+		case CURLE_COULDNT_CONNECT:
+		case CURLE_PROXY:
+		case CURLE_SSL_CONNECT_ERROR:
+		case CURLE_SSL_CERTPROBLEM:
+		case CURLE_SSL_CIPHER:
+		case CURLE_PEER_FAILED_VERIFICATION:
+		case CURLE_SSL_CACERT_BADFILE:
+		case CURLE_SSL_ISSUER_ERROR:
+			return HTTP_NO_CONNECTION;
+		case CURLE_OPERATION_TIMEDOUT:
+			return t->requested ? HTTP_TIMED_OUT : HTTP_NO_CONNECTION;
+		case CURLE_WRITE_ERROR:
+			return t->too_large ? HTTP_TOO_LARGE : HTTP_FAILED;
+		case CURLE_OUT_OF_MEMORY:
+		case CURLE_FAILED_INIT:
+		case CURLE_UNSUPPORTED_PROTOCOL:
+		case CURLE_URL_MALFORMAT:
+		case CURLE_NOT_BUILT_IN:
+		case CURLE_BAD_FUNCTION_ARGUMENT:
+			return HTTP_FAILED;
+		default:
+			return t->requested ? HTTP_LOST : HTTP_NO_CONNECTION;
+	}
+}
+
+/* A header that holds a number; -1 if there is none */
+static int64
+number_header(CURL *easy, const char *name)
+{
+	struct curl_header *header;
+	char	   *end;
+	long long	number;
+
+	if (curl_easy_header(easy, name, 0, CURLH_HEADER, -1, &header) != CURLHE_OK)
+		return -1;
+	number = strtoll(header->value, &end, 10);
+	return end == header->value || number < 0 ? -1 : number;
+}
+
+/* Retry-After, which is a number of seconds or a date; libcurl reads both */
+static int64
+retry_after_header(CURL *easy)
+{
+	struct curl_header *header;
+	curl_off_t	seconds = 0;
+
+	if (curl_easy_header(easy, "Retry-After", 0, CURLH_HEADER, -1, &header) != CURLHE_OK)
+		return -1;
+	curl_easy_getinfo(easy, CURLINFO_RETRY_AFTER, &seconds);
+	return seconds;
+}
+
+static void
+fill_reply(HttpTransfer *t, CURLcode rc)
+{
+	static char empty[1];
+	HttpReply  *reply = &t->reply;
+	long		status = 0;
+
+	curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
+	curl_easy_getinfo(t->easy, CURLINFO_CONTENT_TYPE, &reply->content_type);
+	reply->end = classify_end(t, rc);
+	reply->error = t->no_memory ? "out of memory"
+		: t->error[0] != '\0' ? t->error : curl_easy_strerror(rc);
+	reply->sent = s64_http_sent(t);
+	reply->status = (int) status;
+	reply->body = t->answer ? t->answer : empty;
+	reply->body_len = t->answer_len;
+	reply->retry_after = retry_after_header(t->easy);
+	reply->remaining = number_header(t->easy, "X-RateLimit-Remaining");
+	reply->elapsed = monotonic_us() - t->started;
+}
+
+/* Move transfers that have ended from libcurl to pool.ended. */
+static void
+collect_ended(void)
+{
+	CURLMsg    *message;
+	int			left;
+
+	while ((message = curl_multi_info_read(pool.multi, &left)) != NULL)
+	{
+		HttpTransfer *t = NULL;
+		CURLcode	rc = message->data.result;
+
+		if (message->msg != CURLMSG_DONE)
+			continue;
+		curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &t);
+		fill_reply(t, rc);
+		remove_from_multi(t);
+		t->state = TRANSFER_ENDED;
+		dlist_push_tail(&pool.ended, &t->node);
+	}
+}
+
+/* ---- waiting ---- */
+
+/* Let libcurl work on the sockets that are ready. */
+static void
+work_on_sockets(void)
+{
+	struct epoll_event events[EVENTS_PER_WAIT];
+	int			n = epoll_wait(pool.epoll_fd, events, EVENTS_PER_WAIT, 0);
+	int			running;
+
+	for (int i = 0; i < n; i++)
+	{
+		int			what = 0;
+
+		/* reading tells more about an error than saying that there is one */
+		if (events[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR))
+			what |= CURL_CSELECT_IN;
+		if (events[i].events & EPOLLOUT)
+			what |= CURL_CSELECT_OUT;
+		curl_multi_socket_action(pool.multi, events[i].data.fd, what, &running);
+	}
+}
+
+static void
+work_on_timer(void)
+{
+	int			running;
+
+	if (pool.deadline < 0 || pool.deadline > monotonic_us())
+		return;
+	pool.deadline = -1;
+	curl_multi_socket_action(pool.multi, CURL_SOCKET_TIMEOUT, 0, &running);
+}
+
+static void
+work(bool sockets)
+{
+	sigset_t	before = block_signals();
+
+	if (sockets)
+		work_on_sockets();
+	work_on_timer();
+	collect_ended();
+	restore_signals(&before);
+}
+
+/* The caller's timeout or libcurl's, whichever is earlier, in whole ms */
+static long
+effective_timeout(long timeout)
+{
+	int64		left;
+
+	if (pool.deadline < 0)
+		return timeout;
+	left = (pool.deadline - monotonic_us() + 999) / 1000;
+	left = Max(left, 0);
+	return timeout < 0 ? (long) left : Min(timeout, (long) left);
+}
+
+void
+s64_http_wait(long timeout)
+{
+	WaitEvent	events[3];
+	bool		sockets = false;
+	int			n;
+
+	open_pool();
+	work(false);
+	if (!dlist_is_empty(&pool.ended))
+		return;
+
+	n = WaitEventSetWait(pool.events, effective_timeout(timeout), events,
+						 lengthof(events), pool.wait_event);
+	for (int i = 0; i < n; i++)
+	{
+		if (events[i].events & WL_LATCH_SET)
+			ResetLatch(MyLatch);
+		if (events[i].events & WL_SOCKET_READABLE)
+			sockets = true;
+	}
+	work(sockets);
+}
+
+HttpTransfer *
+s64_http_next(void)
+{
+	HttpTransfer *t;
+
+	if (pool.multi == NULL || dlist_is_empty(&pool.ended))
+		return NULL;
+	t = dlist_container(HttpTransfer, node, dlist_pop_head_node(&pool.ended));
+	t->state = TRANSFER_FETCHED;
+	return t;
+}
+
+bool
+s64_http_sent(const HttpTransfer *transfer)
+{
+	return transfer->requested &&
+		(transfer->body == NULL || transfer->body_taken > 0);
+}
+
+const HttpReply *
+s64_http_reply(const HttpTransfer *transfer)
+{
+	return &transfer->reply;
+}
+
+void *
+s64_http_tag(const HttpTransfer *transfer)
+{
+	return transfer->tag;
+}
+
+void
+s64_http_finish(HttpTransfer *transfer)
+{
+	transfer->callback->arg = NULL;
+	free_transfer(transfer);
+}

@@ -1,0 +1,138 @@
+/*-------------------------------------------------------------------------
+ *
+ * report.c
+ *		Turns an outcome into the error that the user reads.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "utils/builtins.h"
+
+#include "report.h"
+
+#define MAYBE_BILLED \
+	"The request may have been accepted and billed; look at the account before asking again."
+
+/* %s of a message is the name of the request. */
+static const struct
+{
+	OutcomeKind kind;
+	int			sqlstate;
+	const char *message;
+	const char *hint;			/* or NULL */
+}			reports[] =
+{
+	{OUTCOME_BAD_REQUEST, ERRCODE_INVALID_PARAMETER_VALUE,
+		"%s: the service does not accept the request",
+	"Correct the request; it was not billed."},
+	{OUTCOME_KEY_REFUSED, ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,
+		"%s: the service refuses the API key",
+	"Correct the API key in the user mapping, with ALTER USER MAPPING."},
+	{OUTCOME_NO_BALANCE, ERRCODE_INSUFFICIENT_PRIVILEGE,
+		"%s: the balance of the account is too low",
+	"Top up the account at the service; the request was not billed."},
+	{OUTCOME_FORBIDDEN, ERRCODE_INSUFFICIENT_PRIVILEGE,
+		"%s: the account may not do this",
+	"The feature or tier is not enabled for this account at the service."},
+	{OUTCOME_NOT_FOUND, ERRCODE_NO_DATA,
+		"%s: the service does not know what was asked for",
+	"Ids of tasks, workflows and runs belong to one account, and tasks expire."},
+	{OUTCOME_RATE_LIMITED, ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
+		"%s: the service's rate limit is reached",
+	"Try again later; the request was not billed."},
+	{OUTCOME_REFUSED, ERRCODE_EXTERNAL_ROUTINE_EXCEPTION,
+	"%s: the service refuses the request", NULL},
+	{OUTCOME_REDIRECTED, ERRCODE_PROTOCOL_VIOLATION,
+		"%s: the service answered with a redirect, which is not followed",
+	"Check option \"base_url\" of the server."},
+	{OUTCOME_SERVICE_FAILED, ERRCODE_EXTERNAL_ROUTINE_EXCEPTION,
+		"%s: the service failed",
+	"Try again later."},
+	{OUTCOME_UNREADABLE, ERRCODE_PROTOCOL_VIOLATION,
+		"%s: the service's answer cannot be read",
+	NULL},
+	{OUTCOME_TOO_LARGE, ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+		"%s: the service's answer is too large",
+	"Raise \"sixtyfour.max_response_size\"."},
+	{OUTCOME_NO_CONNECTION, ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION,
+		"%s: could not connect to the service",
+	"Nothing was sent. Check the network and option \"base_url\" of the server."},
+	{OUTCOME_LOST, ERRCODE_CONNECTION_FAILURE,
+		"%s: connection to the service was lost",
+	"Try again later."},
+	{OUTCOME_TIMED_OUT, ERRCODE_CONNECTION_FAILURE,
+		"%s: the service did not answer in time",
+	"Try again later, or raise option \"timeout\" of the server."},
+	{OUTCOME_FAILED, ERRCODE_SYSTEM_ERROR,
+	"%s: could not make the request", NULL},
+};
+
+/* "The service said: … (HTTP 500)." or the like; NULL if nothing is known */
+static char *
+describe(const Outcome *outcome)
+{
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	if (outcome->kind == OUTCOME_UNREADABLE)
+		appendStringInfo(&buf, "%s The answer (HTTP %d) was: %s",
+						 outcome->said, outcome->status, outcome->raw);
+	else if (outcome->kind == OUTCOME_TOO_LARGE)
+		appendStringInfo(&buf, "It began with: %s", outcome->raw);
+	else if (outcome->status != 0 && outcome->said != NULL)
+		appendStringInfo(&buf, "HTTP status %d: %s", outcome->status, outcome->said);
+	else if (outcome->status != 0)
+		appendStringInfo(&buf, "HTTP status %d.", outcome->status);
+	else if (outcome->said != NULL)
+		appendStringInfo(&buf, "%s.", outcome->said);
+	return buf.len > 0 ? buf.data : NULL;
+}
+
+void
+s64_report_outcome(const Outcome *outcome, const ApiRequest *request)
+{
+	char	   *detail = describe(outcome);
+
+	for (size_t i = 0; i < lengthof(reports); i++)
+	{
+		const char *hint = reports[i].hint;
+
+		if (reports[i].kind != outcome->kind)
+			continue;
+		if (outcome->billing == BILLING_UNCERTAIN)
+			hint = MAYBE_BILLED;
+		ereport(ERROR,
+				(errcode(reports[i].sqlstate),
+				 errmsg(reports[i].message, request->what),
+				 detail ? errdetail_internal("%s", detail) : 0,
+				 hint ? errhint("%s", hint) : 0));
+	}
+	elog(ERROR, "unexpected outcome %d", outcome->kind);
+}
+
+void
+s64_report_no_slot(const ApiRequest *request, const Account *account,
+				   int64 wait)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+			 errmsg("%s: the rate limit of server \"%s\" is reached",
+					request->what, account->server),
+			 errdetail("The next request may be made in %.1f s, which is after the timeout.",
+					   wait / 1e6),
+			 errhint("Try again later; nothing was sent.")));
+}
+
+void
+s64_report_no_budget(const ApiRequest *request, const Account *account,
+					 int64 cents, int64 spent)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+			 errmsg("%s: the daily budget of server \"%s\" is reached",
+					request->what, account->server),
+			 errdetail("Of %d cents, " INT64_FORMAT " are spent or at risk today (UTC), and this request would cost " INT64_FORMAT ".",
+					   account->daily_budget, spent, cents),
+			 errhint("Raise option \"daily_budget_cents\" of the server, or wait for the next day; nothing was sent.")));
+}

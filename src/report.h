@@ -1,0 +1,30 @@
+/*-------------------------------------------------------------------------
+ *
+ * report.h
+ *		Turns an outcome into the error that the user reads.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef S64_REPORT_H
+#define S64_REPORT_H
+
+#include "outcome.h"
+
+/*
+ * Raise the error of an outcome other than OUTCOME_ANSWER.  This is the one
+ * place where outcomes become SQLSTATEs.
+ */
+extern void s64_report_outcome(const Outcome *outcome,
+							   const ApiRequest *request) pg_attribute_noreturn();
+
+/* Raise 53400: the service's limit would make us wait beyond the timeout. */
+extern void s64_report_no_slot(const ApiRequest *request,
+							   const Account *account,
+							   int64 wait) pg_attribute_noreturn();
+
+/* Raise 53400: the account's daily budget does not allow the request. */
+extern void s64_report_no_budget(const ApiRequest *request,
+								 const Account *account, int64 cents,
+								 int64 spent) pg_attribute_noreturn();
+
+#endif							/* S64_REPORT_H */

@@ -1,0 +1,255 @@
+/*-------------------------------------------------------------------------
+ *
+ * request.c
+ *		What to say to the service.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "utils/builtins.h"
+#include "utils/numeric.h"
+
+#include "check.h"
+#include "encoding.h"
+#include "guc.h"
+#include "request.h"
+
+static const char *const methods[] = {"GET", "POST", "PATCH", "PUT", "DELETE"};
+
+/* The object without its null members: to the service both mean "not given" */
+static Jsonb *
+strip_nulls(Jsonb *object)
+{
+	JsonbParseState *state = NULL;
+	JsonbIterator *it;
+	JsonbValue	key;
+	JsonbValue	v;
+	JsonbIteratorToken token;
+
+	if (!JB_ROOT_IS_OBJECT(object))
+		return object;
+	it = JsonbIteratorInit(&object->root);
+	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	while ((token = JsonbIteratorNext(&it, &v, true)) != WJB_DONE)
+	{
+		if (token == WJB_KEY)
+			key = v;
+		else if (token == WJB_VALUE && v.type != jbvNull)
+		{
+			pushJsonbValue(&state, WJB_KEY, &key);
+			pushJsonbValue(&state, WJB_VALUE, &v);
+		}
+	}
+	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
+}
+
+static bool
+has_text(Jsonb *object, const char *key, const char *text)
+{
+	JsonbValue	v;
+
+	return getKeyJsonValueFromContainer(&object->root, key, strlen(key), &v) &&
+		v.type == jbvString && (size_t) v.val.string.len == strlen(text) &&
+		memcmp(v.val.string.val, text, v.val.string.len) == 0;
+}
+
+static char *
+body_text(Jsonb *body)
+{
+	return s64_encoding_to_utf8(JsonbToCString(NULL, &body->root, VARSIZE(body)));
+}
+
+ApiRequest *
+s64_request_make(const Account *account, const Endpoint *endpoint, Jsonb *body,
+				 const Parameter *parameters, int nparameters)
+{
+	ApiRequest *request = palloc0(sizeof(ApiRequest));
+
+	request->what = endpoint->name;
+	request->method = endpoint->method;
+	request->answer = endpoint->answer;
+	request->price = endpoint->price;
+	request->paid = request->price != PRICE_FREE;
+	if (body != NULL)
+	{
+		body = strip_nulls(body);
+		s64_check_body(endpoint, body);
+		if (has_text(body, "mode", "PERSONAL"))
+			request->price = endpoint->personal_price;
+		request->body = body_text(body);
+	}
+	request->url = s64_endpoint_url(account->base_url, endpoint->path,
+									parameters, nparameters);
+	return request;
+}
+
+/* ---- requests to any path ---- */
+
+static const char *
+check_method(const char *method)
+{
+	for (size_t i = 0; i < lengthof(methods); i++)
+	{
+		if (strcmp(methods[i], method) == 0)
+			return methods[i];
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("unknown method \"%s\"", method),
+			 errhint("The methods are GET, POST, PATCH, PUT and DELETE.")));
+}
+
+/* Is there a segment "." or ".." in the path? */
+static bool
+has_dot_segment(const char *path)
+{
+	for (const char *p = path; p != NULL; p = strchr(p, '/'))
+	{
+		size_t		n;
+
+		p += *p == '/';
+		n = strcspn(p, "/");
+		if ((n == 1 && p[0] == '.') || (n == 2 && p[0] == '.' && p[1] == '.'))
+			return true;
+	}
+	return false;
+}
+
+static void
+check_path(const char *path)
+{
+	for (const char *p = path; *p; p++)
+	{
+		if (*p <= ' ' || *p > '~' || strchr("?#\\\"<>^`{|}", *p) != NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("invalid path \"%s\"", path),
+					 errhint("Percent-encode special characters; parameters go into the argument \"query\".")));
+	}
+	if (*path != '/' || has_dot_segment(path))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid path \"%s\"", path),
+				 errhint("A path begins with \"/\" and has no segment \".\" or \"..\".")));
+}
+
+/* Append name=value for a scalar; null is left out. */
+static void
+append_scalar(StringInfo buf, const char *name, const JsonbValue *v)
+{
+	char	   *value;
+
+	switch (v->type)
+	{
+		case jbvNull:
+			return;
+		case jbvString:
+			value = pnstrdup(v->val.string.val, v->val.string.len);
+			break;
+		case jbvNumeric:
+			value = DatumGetCString(DirectFunctionCall1(numeric_out,
+														NumericGetDatum(v->val.numeric)));
+			break;
+		case jbvBool:
+			value = v->val.boolean ? "true" : "false";
+			break;
+		default:
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("query parameter \"%s\" must be a text, a number, a boolean or an array of them",
+							name)));
+	}
+	appendStringInfoChar(buf, strchr(buf->data, '?') ? '&' : '?');
+	s64_endpoint_escape(buf, s64_encoding_to_utf8(name));
+	appendStringInfoChar(buf, '=');
+	s64_endpoint_escape(buf, s64_encoding_to_utf8(value));
+}
+
+static void
+append_parameter(StringInfo buf, const char *name, const JsonbValue *v)
+{
+	if (v->type == jbvBinary && JsonContainerIsArray(v->val.binary.data))
+	{
+		int			n = JsonContainerSize(v->val.binary.data);
+
+		for (int i = 0; i < n; i++)
+			append_scalar(buf, name,
+						  getIthJsonbValueFromContainer(v->val.binary.data, i));
+	}
+	else
+		append_scalar(buf, name, v);
+}
+
+static void
+append_query(StringInfo buf, Jsonb *query)
+{
+	JsonbIterator *it;
+	JsonbValue	v;
+	char	   *name = NULL;
+	JsonbIteratorToken token;
+
+	if (!JB_ROOT_IS_OBJECT(query))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("\"query\" must be a JSON object")));
+	it = JsonbIteratorInit(&query->root);
+	while ((token = JsonbIteratorNext(&it, &v, true)) != WJB_DONE)
+	{
+		if (token == WJB_KEY)
+			name = pnstrdup(v.val.string.val, v.val.string.len);
+		else if (token == WJB_VALUE)
+			append_parameter(buf, name, &v);
+	}
+}
+
+ApiRequest *
+s64_request_make_raw(const Account *account, const char *method,
+					 const char *path, Jsonb *query, Jsonb *body)
+{
+	ApiRequest *request = palloc0(sizeof(ApiRequest));
+	bool		reading;
+	StringInfoData url;
+
+	request->method = check_method(method);
+	check_path(path);
+	reading = strcmp(method, "GET") == 0;
+	if (reading && body != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("a GET request has no body")));
+
+	initStringInfo(&url);
+	appendStringInfo(&url, "%s%s", account->base_url, path);
+	if (query != NULL)
+		append_query(&url, query);
+
+	request->what = psprintf("%s %s", method, path);
+	request->url = url.data;
+	request->body = body ? body_text(body) : NULL;
+	request->answer = ANSWER_JSON;
+	request->paid = !reading;
+	request->price = reading ? PRICE_FREE : PRICE_UNKNOWN;
+	return request;
+}
+
+HttpRequest
+s64_request_transfer(const ApiRequest *request, const Account *account,
+					 int timeout)
+{
+	HttpRequest transfer = {0};
+
+	transfer.method = request->method;
+	transfer.url = request->url;
+	transfer.body = request->body;
+	transfer.body_len = request->body ? strlen(request->body) : 0;
+	transfer.json_body = request->body != NULL;
+	transfer.api_key = account->api_key;
+	transfer.once = strcmp(request->method, "GET") != 0;
+	transfer.connect_timeout = account->connect_timeout;
+	transfer.timeout = timeout;
+	transfer.max_response = (size_t) s64_guc_max_response_size * 1024;
+	transfer.ca_file = account->ca_file;
+	transfer.proxy = account->proxy;
+	return transfer;
+}

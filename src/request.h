@@ -1,0 +1,52 @@
+/*-------------------------------------------------------------------------
+ *
+ * request.h
+ *		What to say to the service.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef S64_REQUEST_H
+#define S64_REQUEST_H
+
+#include "utils/jsonb.h"
+
+#include "account.h"
+#include "endpoint.h"
+#include "http.h"
+
+/* A request, checked and ready to be sent */
+typedef struct ApiRequest
+{
+	const char *what;			/* its name in messages */
+	const char *method;
+	char	   *url;			/* whole, ASCII */
+	char	   *body;			/* UTF-8, or NULL */
+	AnswerShape answer;
+	bool		paid;			/* may cost money: send once, count its price */
+	int			price;			/* cents, or PRICE_UNKNOWN */
+} ApiRequest;
+
+/*
+ * A request to an endpoint of the table.  body is its JSON body, or NULL for
+ * none; members that are null are left out.  Raises 22023 if the service would
+ * not take it.  The result, like all of this file, is palloc'd.
+ */
+extern ApiRequest *s64_request_make(const Account *account,
+									const Endpoint *endpoint, Jsonb *body,
+									const Parameter *parameters,
+									int nparameters);
+
+/*
+ * A request to any path of the service.  query (or NULL) is an object of
+ * texts, numbers, booleans and arrays of them; body (or NULL) any JSON.
+ * Raises 22023 for what is not a method, path or query.
+ */
+extern ApiRequest *s64_request_make_raw(const Account *account,
+										const char *method, const char *path,
+										Jsonb *query, Jsonb *body);
+
+/* The same as a transfer of at most timeout ms with the account's settings */
+extern HttpRequest s64_request_transfer(const ApiRequest *request,
+										const Account *account, int timeout);
+
+#endif							/* S64_REQUEST_H */

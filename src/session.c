@@ -1,0 +1,232 @@
+/*-------------------------------------------------------------------------
+ *
+ * session.c
+ *		One exchange with the service, made and awaited by this session.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "guc.h"
+#include "http.h"
+#include "meter.h"
+#include "outcome.h"
+#include "report.h"
+#include "session.h"
+
+#define MAX_TRIES		3		/* of a request answered with 429 */
+#define ASSUMED_PRICE	500		/* cents, under a budget, if nothing is known */
+
+/* An exchange in progress */
+typedef struct Exchange
+{
+	const Account *account;
+	const ApiRequest *request;
+	TimestampTz started;
+	TimestampTz deadline;
+	HttpTransfer *transfer;		/* while one is under way */
+} Exchange;
+
+/*
+ * What an error during a transfer (a cancel above all) must say, as nobody
+ * will see the answer.
+ */
+static void
+add_context(void *arg)
+{
+	Exchange   *exchange = arg;
+
+	if (exchange->transfer == NULL)
+		return;
+	if (exchange->request->paid && s64_http_sent(exchange->transfer))
+		errcontext("Sixtyfour request %s, which may have been accepted and billed",
+				   exchange->request->what);
+	else
+		errcontext("Sixtyfour request %s", exchange->request->what);
+}
+
+/* Sleep for some µs, or fail if that is beyond the deadline. */
+static void
+wait_for_slot(Exchange *exchange, int64 wait)
+{
+	TimestampTz until = GetCurrentTimestamp() + wait;
+
+	if (until > exchange->deadline)
+		s64_report_no_slot(exchange->request, exchange->account, wait);
+	for (;;)
+	{
+		int64		left = until - GetCurrentTimestamp();
+
+		CHECK_FOR_INTERRUPTS();
+		if (left <= 0)
+			return;
+		s64_http_wait((long) (left + 999) / 1000);
+	}
+}
+
+/* Get the account's leave to make one request now. */
+static void
+take_slot(Exchange *exchange)
+{
+	int64		wait;
+
+	while ((wait = s64_meter_take(exchange->account, GetCurrentTimestamp())) > 0)
+		wait_for_slot(exchange, wait);
+}
+
+/* The cents that a paid request is expected to cost */
+static int64
+expected_price(const Exchange *exchange)
+{
+	if (exchange->request->price != PRICE_UNKNOWN)
+		return exchange->request->price;
+	if (exchange->account->assumed_price >= 0)
+		return exchange->account->assumed_price;
+	return ASSUMED_PRICE;
+}
+
+static void
+reserve_money(Exchange *exchange, int64 cents, TimestampTz now)
+{
+	MeterReading reading;
+
+	if (!s64_meter_reserve(exchange->account, cents, now, &reading))
+		s64_report_no_budget(exchange->request, exchange->account, cents,
+							 reading.spent_today + reading.at_risk);
+}
+
+static void
+settle_money(Exchange *exchange, const Outcome *outcome, int64 reserved,
+			 TimestampTz since)
+{
+	int64		cents = 0;
+
+	/* what is uncertain stays set aside, as at risk */
+	if (outcome->billing == BILLING_UNCERTAIN)
+		return;
+	if (outcome->billing == BILLING_DONE)
+		cents = outcome->cents >= 0 ? outcome->cents : reserved;
+	s64_meter_settle(exchange->account, reserved, cents, since);
+}
+
+static void
+log_exchange(const Exchange *exchange, const Outcome *outcome)
+{
+	if (s64_guc_log_min_duration < 0 ||
+		outcome->elapsed < (int64) s64_guc_log_min_duration * 1000)
+		return;
+	ereport(LOG,
+			(errmsg("sixtyfour: %s answered with HTTP status %d after %.3f ms",
+					exchange->request->what, outcome->status,
+					outcome->elapsed / 1000.0),
+			 errhidecontext(true)));
+}
+
+/* Send the request once and wait for its end. */
+static Outcome *
+try_once(Exchange *exchange)
+{
+	const Account *account = exchange->account;
+	int64		left = (exchange->deadline - GetCurrentTimestamp()) / 1000;
+	HttpRequest transfer_request = s64_request_transfer(exchange->request, account,
+														(int) Max(left, 1));
+	HttpTransfer *transfer;
+	Outcome    *outcome;
+
+	transfer = s64_http_start(&transfer_request);
+	exchange->transfer = transfer;
+	while (s64_http_next() != transfer)
+	{
+		s64_http_wait(-1);
+		CHECK_FOR_INTERRUPTS();
+	}
+	exchange->transfer = NULL;
+	outcome = s64_outcome_read(s64_http_reply(transfer), exchange->request,
+							   account->api_key);
+	s64_http_finish(transfer);
+	log_exchange(exchange, outcome);
+	return outcome;
+}
+
+/* Try once with the meter's leave, and tell the meter what came of it. */
+static Outcome *
+metered_try(Exchange *exchange)
+{
+	const Account *account = exchange->account;
+	bool		paid = exchange->request->paid;
+	int64		reserved = paid ? expected_price(exchange) : 0;
+	TimestampTz now;
+	Outcome    *outcome;
+
+	take_slot(exchange);
+	now = GetCurrentTimestamp();
+	if (paid)
+		reserve_money(exchange, reserved, now);
+	outcome = try_once(exchange);
+	if (paid)
+		settle_money(exchange, outcome, reserved, now);
+
+	now = GetCurrentTimestamp();
+	if (outcome->kind == OUTCOME_RATE_LIMITED)
+		s64_meter_refused(account, outcome->retry_after, now);
+	else if (outcome->remaining >= 0)
+		s64_meter_remaining(account, outcome->remaining, now);
+	return outcome;
+}
+
+static Outcome *
+exchange_until_settled(Exchange *exchange)
+{
+	for (int try = 1;; try++)
+	{
+		Outcome    *outcome = metered_try(exchange);
+
+		if (outcome->kind != OUTCOME_RATE_LIMITED || try == MAX_TRIES ||
+			GetCurrentTimestamp() + outcome->retry_after > exchange->deadline)
+			return outcome;
+		ereport(DEBUG1,
+				(errmsg_internal("sixtyfour: %s was answered with 429, trying again in %.1f s",
+								 exchange->request->what,
+								 outcome->retry_after / 1e6)));
+	}
+}
+
+Jsonb *
+s64_session_exchange(const Account *account, const ApiRequest *request)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	MemoryContext context = AllocSetContextCreate(caller, "sixtyfour exchange",
+												  ALLOCSET_SMALL_SIZES);
+	ErrorContextCallback callback;
+	Exchange	exchange = {0};
+	Outcome    *outcome;
+	Jsonb	   *answer = NULL;
+
+	exchange.account = account;
+	exchange.request = request;
+	exchange.started = GetCurrentTimestamp();
+	exchange.deadline = exchange.started + account->timeout * INT64CONST(1000);
+	callback.callback = add_context;
+	callback.arg = &exchange;
+	callback.previous = error_context_stack;
+	error_context_stack = &callback;
+
+	MemoryContextSwitchTo(context);
+	outcome = exchange_until_settled(&exchange);
+	if (outcome->kind != OUTCOME_ANSWER)
+		s64_report_outcome(outcome, request);
+
+	MemoryContextSwitchTo(caller);
+	if (outcome->answer != NULL)
+	{
+		answer = palloc(VARSIZE(outcome->answer));
+		memcpy(answer, outcome->answer, VARSIZE(outcome->answer));
+	}
+	error_context_stack = callback.previous;
+	MemoryContextDelete(context);
+	return answer;
+}

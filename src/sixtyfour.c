@@ -1,0 +1,24 @@
+/*-------------------------------------------------------------------------
+ *
+ * sixtyfour.c
+ *		Loads the modules in order.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "fmgr.h"
+
+#include "guc.h"
+#include "meter.h"
+
+PG_MODULE_MAGIC;
+
+extern PGDLLEXPORT void _PG_init(void);
+
+void
+_PG_init(void)
+{
+	s64_guc_init();
+	s64_meter_init();
+}

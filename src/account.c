@@ -35,6 +35,7 @@
 
 #include "account.h"
 #include "compat.h"
+#include "endpoint.h"
 #include "guc.h"
 
 #define DEFAULT_BASE_URL	"https://api.sixtyfour.ai"

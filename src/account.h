@@ -13,7 +13,6 @@
 #define S64_ACCOUNT_H
 
 #define S64_ACCOUNT_ID_LEN 16
-#define S64_WEBHOOK_URL_MAX 2083	/* bytes, as the service documents */
 
 /* Tells accounts apart in shared memory without holding the key */
 typedef struct AccountId

@@ -14,7 +14,6 @@
 #include "utils/builtins.h"
 #include "utils/numeric.h"
 
-#include "account.h"
 #include "check.h"
 
 static const char struct_types[] =

@@ -12,6 +12,10 @@
 #ifndef S64_ENDPOINT_H
 #define S64_ENDPOINT_H
 
+#include "lib/stringinfo.h"
+
+#define S64_WEBHOOK_URL_MAX 2083	/* bytes; the service takes no more */
+
 /* What the value of a field of a request body must be */
 typedef enum FieldType
 {

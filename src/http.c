@@ -273,7 +273,9 @@ open_pool(void)
 		if (fd < 0)
 		{
 			ReleaseExternalFD();
-			ereport(ERROR, (errmsg("could not create epoll descriptor: %m")));
+			ereport(ERROR,
+					(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
+					 errmsg("could not create epoll descriptor: %m")));
 		}
 		pool.epoll_fd = fd;
 	}
@@ -292,7 +294,9 @@ open_pool(void)
 	}
 
 	if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
-		ereport(ERROR, (errmsg("could not initialize libcurl")));
+		ereport(ERROR,
+				(errcode(ERRCODE_SYSTEM_ERROR),
+				 errmsg("could not initialize libcurl")));
 	pool.multi = curl_multi_init();
 	if (pool.multi == NULL)
 		ereport(ERROR,
@@ -532,14 +536,17 @@ s64_http_start(const HttpRequest *request)
 	if (t->easy == NULL ||
 		!set_connection(t, request) || !set_method(t, request) ||
 		!set_headers(t, request) || !set_answer(t, request))
-		ereport(ERROR, (errmsg("could not prepare a request to the service")));
+		ereport(ERROR,
+				(errcode(ERRCODE_SYSTEM_ERROR),
+				 errmsg("could not prepare a request to the service")));
 
 	before = block_signals();
 	rc = curl_multi_add_handle(pool.multi, t->easy);
 	restore_signals(&before);
 	if (rc != CURLM_OK)
 		ereport(ERROR,
-				(errmsg("could not start a request to the service: %s",
+				(errcode(ERRCODE_SYSTEM_ERROR),
+				 errmsg("could not start a request to the service: %s",
 						curl_multi_strerror(rc))));
 	t->state = TRANSFER_RUNNING;
 	t->started = monotonic_us();

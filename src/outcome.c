@@ -262,7 +262,7 @@ read_answer(Outcome *outcome, const HttpReply *reply, AnswerShape shape)
 }
 
 static void
-read_status(Outcome *outcome, const HttpReply *reply, const ApiRequest *request)
+read_status(Outcome *outcome, const HttpReply *reply, AnswerShape shape)
 {
 	int64		seconds;
 
@@ -279,7 +279,7 @@ read_status(Outcome *outcome, const HttpReply *reply, const ApiRequest *request)
 	switch (outcome->kind)
 	{
 		case OUTCOME_ANSWER:
-			read_answer(outcome, reply, request->answer);
+			read_answer(outcome, reply, shape);
 			break;
 		case OUTCOME_UNREADABLE:
 			make_unreadable(outcome, reply, "Its HTTP status is unknown.");
@@ -318,7 +318,7 @@ read_failure(Outcome *outcome, const HttpReply *reply)
 }
 
 Outcome *
-s64_outcome_read(const HttpReply *reply, const ApiRequest *request,
+s64_outcome_read(const HttpReply *reply, AnswerShape shape, bool paid,
 				 const char *api_key)
 {
 	Outcome    *outcome = palloc0(sizeof(Outcome));
@@ -331,10 +331,10 @@ s64_outcome_read(const HttpReply *reply, const ApiRequest *request,
 	outcome->elapsed = reply->elapsed;
 
 	if (reply->end == HTTP_ANSWERED)
-		read_status(outcome, reply, request);
+		read_status(outcome, reply, shape);
 	else
 		read_failure(outcome, reply);
-	if (!request->paid)
+	if (!paid)
 		outcome->billing = BILLING_NONE;
 	return outcome;
 }

@@ -10,8 +10,8 @@
 
 #include "utils/jsonb.h"
 
+#include "endpoint.h"
 #include "http.h"
-#include "request.h"
 
 typedef enum OutcomeKind
 {
@@ -56,15 +56,15 @@ typedef struct Outcome
 } Outcome;
 
 /*
- * Read a reply to a request.  The reply's body is changed in place: api_key is
+ * Read a reply to a request whose answer has that shape, and which may be
+ * billed if it is paid.  The reply's body is changed in place: api_key is
  * blotted out of it first, so that neither answer nor message can show it.
  * The result is palloc'd and does not point into the reply.
  *
  * After OUTCOME_UNREADABLE the caller must end its (sub)transaction in
  * failure; see s64_encoding_read_json().
  */
-extern Outcome *s64_outcome_read(const HttpReply *reply,
-								 const ApiRequest *request,
-								 const char *api_key);
+extern Outcome *s64_outcome_read(const HttpReply *reply, AnswerShape shape,
+								 bool paid, const char *api_key);
 
 #endif							/* S64_OUTCOME_H */

@@ -90,7 +90,7 @@ describe(const Outcome *outcome)
 }
 
 void
-s64_report_outcome(const Outcome *outcome, const ApiRequest *request)
+s64_report_outcome(const Outcome *outcome, const char *what)
 {
 	char	   *detail = describe(outcome);
 
@@ -104,7 +104,7 @@ s64_report_outcome(const Outcome *outcome, const ApiRequest *request)
 			hint = MAYBE_BILLED;
 		ereport(ERROR,
 				(errcode(reports[i].sqlstate),
-				 errmsg(reports[i].message, request->what),
+				 errmsg(reports[i].message, what),
 				 detail ? errdetail_internal("%s", detail) : 0,
 				 hint ? errhint("%s", hint) : 0));
 	}
@@ -112,26 +112,26 @@ s64_report_outcome(const Outcome *outcome, const ApiRequest *request)
 }
 
 void
-s64_report_no_slot(const ApiRequest *request, const Account *account,
+s64_report_no_slot(const char *what, const Account *account,
 				   int64 wait)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 			 errmsg("%s: the rate limit of server \"%s\" is reached",
-					request->what, account->server),
+					what, account->server),
 			 errdetail("The next request may be made in %.1f s, which is after the timeout.",
 					   wait / 1e6),
 			 errhint("Try again later; nothing was sent.")));
 }
 
 void
-s64_report_no_budget(const ApiRequest *request, const Account *account,
+s64_report_no_budget(const char *what, const Account *account,
 					 int64 cents, int64 spent)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 			 errmsg("%s: the daily budget of server \"%s\" is reached",
-					request->what, account->server),
+					what, account->server),
 			 errdetail("Of %d cents, " INT64_FORMAT " are spent or at risk today (UTC), and this request would cost " INT64_FORMAT ".",
 					   account->daily_budget, spent, cents),
 			 errhint("Raise option \"daily_budget_cents\" of the server, or wait for the next day; nothing was sent.")));

@@ -8,22 +8,25 @@
 #ifndef S64_REPORT_H
 #define S64_REPORT_H
 
+#include "account.h"
 #include "outcome.h"
 
 /*
+ * In all of these "what" names the request in the message.
+ *
  * Raise the error of an outcome other than OUTCOME_ANSWER.  This is the one
  * place where outcomes become SQLSTATEs.
  */
 extern void s64_report_outcome(const Outcome *outcome,
-							   const ApiRequest *request) pg_attribute_noreturn();
+							   const char *what) pg_attribute_noreturn();
 
 /* Raise 53400: the service's limit would make us wait beyond the timeout. */
-extern void s64_report_no_slot(const ApiRequest *request,
+extern void s64_report_no_slot(const char *what,
 							   const Account *account,
 							   int64 wait) pg_attribute_noreturn();
 
 /* Raise 53400: the account's daily budget does not allow the request. */
-extern void s64_report_no_budget(const ApiRequest *request,
+extern void s64_report_no_budget(const char *what,
 								 const Account *account, int64 cents,
 								 int64 spent) pg_attribute_noreturn();
 

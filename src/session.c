@@ -56,7 +56,7 @@ wait_for_slot(Exchange *exchange, int64 wait)
 	TimestampTz until = GetCurrentTimestamp() + wait;
 
 	if (until > exchange->deadline)
-		s64_report_no_slot(exchange->request, exchange->account, wait);
+		s64_report_no_slot(exchange->request->what, exchange->account, wait);
 	for (;;)
 	{
 		int64		left = until - GetCurrentTimestamp();
@@ -95,7 +95,7 @@ reserve_money(Exchange *exchange, int64 cents, TimestampTz now)
 	MeterReading reading;
 
 	if (!s64_meter_reserve(exchange->account, cents, now, &reading))
-		s64_report_no_budget(exchange->request, exchange->account, cents,
+		s64_report_no_budget(exchange->request->what, exchange->account, cents,
 							 reading.spent_today + reading.at_risk);
 }
 
@@ -145,8 +145,8 @@ try_once(Exchange *exchange)
 		CHECK_FOR_INTERRUPTS();
 	}
 	exchange->transfer = NULL;
-	outcome = s64_outcome_read(s64_http_reply(transfer), exchange->request,
-							   account->api_key);
+	outcome = s64_outcome_read(s64_http_reply(transfer), exchange->request->answer,
+							   exchange->request->paid, account->api_key);
 	s64_http_finish(transfer);
 	log_exchange(exchange, outcome);
 	return outcome;
@@ -218,7 +218,7 @@ s64_session_exchange(const Account *account, const ApiRequest *request)
 	MemoryContextSwitchTo(context);
 	outcome = exchange_until_settled(&exchange);
 	if (outcome->kind != OUTCOME_ANSWER)
-		s64_report_outcome(outcome, request);
+		s64_report_outcome(outcome, request->what);
 
 	MemoryContextSwitchTo(caller);
 	if (outcome->answer != NULL)

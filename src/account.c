@@ -299,7 +299,9 @@ sixtyfour_fdw_validator(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
-static void pg_attribute_noreturn()
+pg_noreturn static void key_file_error(const char *path, const char *reason);
+
+static void
 key_file_error(const char *path, const char *reason)
 {
 	/* the path is the superuser's business: the log has it */

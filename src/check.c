@@ -15,11 +15,16 @@
 #include "utils/numeric.h"
 
 #include "check.h"
+#include "compat.h"
 
 static const char struct_types[] =
 "str int float bool list list[str] list[int] list[float] dict";
 
-static void pg_attribute_noreturn() pg_attribute_printf(2, 3)
+pg_noreturn static void fault(const char *hint, const char *fmt,...)
+			pg_attribute_printf(2, 3);
+
+/* Raise 22023. */
+static void
 fault(const char *hint, const char *fmt,...)
 {
 	StringInfoData buf;

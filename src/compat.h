@@ -35,6 +35,11 @@
 	extern PGDLLEXPORT Datum name(PG_FUNCTION_ARGS); \
 	PG_FUNCTION_INFO_V1(name)
 
+/* 18 replaced pg_attribute_noreturn(), which stood behind a declaration. */
+#if PG_VERSION_NUM < 180000
+#define pg_noreturn __attribute__((noreturn))
+#endif
+
 /* 16 merged the pg_*_aclcheck() family (catalog/aclchk.c). */
 #if PG_VERSION_NUM < 160000
 #define s64_server_aclcheck(serverid, roleid, mode) \

@@ -9,6 +9,7 @@
 #define S64_REPORT_H
 
 #include "account.h"
+#include "compat.h"
 #include "outcome.h"
 
 /*
@@ -17,17 +18,17 @@
  * Raise the error of an outcome other than OUTCOME_ANSWER.  This is the one
  * place where outcomes become SQLSTATEs.
  */
-extern void s64_report_outcome(const Outcome *outcome,
-							   const char *what) pg_attribute_noreturn();
+pg_noreturn extern void s64_report_outcome(const Outcome *outcome,
+							   const char *what);
 
 /* Raise 53400: the service's limit would make us wait beyond the timeout. */
-extern void s64_report_no_slot(const char *what,
+pg_noreturn extern void s64_report_no_slot(const char *what,
 							   const Account *account,
-							   int64 wait) pg_attribute_noreturn();
+							   int64 wait);
 
 /* Raise 53400: the account's daily budget does not allow the request. */
-extern void s64_report_no_budget(const char *what,
+pg_noreturn extern void s64_report_no_budget(const char *what,
 								 const Account *account, int64 cents,
-								 int64 spent) pg_attribute_noreturn();
+								 int64 spent);
 
 #endif							/* S64_REPORT_H */

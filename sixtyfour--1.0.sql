@@ -220,3 +220,145 @@ BEGIN ATOMIC
 END;
 COMMENT ON FUNCTION sixtyfour_leads(jsonb) IS
 'the people in an answer of enrich-company, one object per row, best score (0-10) first';
+
+--
+-- The ledgers: what was asked for, what was sent, what came back.
+--
+-- Only the library writes them, as the extension's owner.  Everybody reads
+-- through the views below.  Words: a job is one wish, a call one billable
+-- submission that carries 1 to 100 items, each the wish of one or more jobs;
+-- a result is a paid answer.
+--
+
+CREATE SCHEMA sixtyfour;
+GRANT USAGE ON SCHEMA sixtyfour TO PUBLIC;
+COMMENT ON SCHEMA sixtyfour IS 'ledgers and views of extension sixtyfour';
+
+-- One row.  home_*: where this database was when the library last wrote here;
+-- a copy of the database finds out by it that it is one.
+CREATE TABLE sixtyfour.state (
+	only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+	epoch bigint NOT NULL DEFAULT 0,		-- of the last worker that started
+	paused boolean NOT NULL DEFAULT false	-- by sixtyfour_pause()
+);
+INSERT INTO sixtyfour.state DEFAULT VALUES;
+
+CREATE TABLE sixtyfour.enrichment (
+	id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	name text NOT NULL UNIQUE,
+	target regclass NOT NULL,
+	owner regrole NOT NULL,				-- who writes the answers
+	server name NOT NULL,
+	operation text NOT NULL,
+	input jsonb NOT NULL,				-- as declared
+	output jsonb NOT NULL,				-- as declared
+	input_attnums jsonb NOT NULL,		-- {"column": attnum}
+	output_attnums jsonb NOT NULL,
+	struct jsonb,
+	options jsonb,
+	condition text,
+	on_insert boolean NOT NULL,
+	on_update boolean NOT NULL,
+	if_unchanged boolean NOT NULL,
+	refresh_after interval,
+	payer text NOT NULL CHECK (payer IN ('inserter', 'owner')),
+	created_at timestamptz NOT NULL DEFAULT now()
+);
+
+CREATE TABLE sixtyfour.job (
+	id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	state text NOT NULL DEFAULT 'queued' CHECK (state IN
+		('queued', 'sending', 'running', 'uncertain', 'succeeded', 'failed', 'cancelled')),
+	delivery text NOT NULL DEFAULT 'none' CHECK (delivery IN
+		('none', 'pending', 'applied', 'unapplied')),
+	priority integer NOT NULL,
+	run_at timestamptz NOT NULL,
+	operation text NOT NULL,
+	body jsonb NOT NULL,				-- checked, without null members
+	fingerprint uuid NOT NULL,			-- of operation and body
+	server name NOT NULL,
+	owner regrole NOT NULL,				-- whose wish
+	payer regrole NOT NULL,				-- whose USAGE and key
+	home_system bigint NOT NULL,		-- system identifier
+	home_database oid NOT NULL,
+	enqueued_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+	attempts integer NOT NULL DEFAULT 0,	-- submissions that came to nothing
+	call bigint,						-- that carries it
+	item smallint,						-- its place there
+	result bigint,
+	sqlstate text,						-- of a failed one, or of the last attempt
+	message text,
+	finished_at timestamptz,
+	enrichment integer,					-- that it belongs to
+	row_key jsonb,						-- {"key column": value} of its row
+	row_input jsonb						-- {"input column": value} as they were
+);
+CREATE INDEX job_claim ON sixtyfour.job (priority, run_at, id) WHERE state = 'queued';
+CREATE INDEX job_call ON sixtyfour.job (call)
+	WHERE state IN ('sending', 'running', 'uncertain');
+CREATE INDEX job_delivery ON sixtyfour.job (id) WHERE delivery = 'pending';
+CREATE INDEX job_fingerprint ON sixtyfour.job (fingerprint);
+CREATE INDEX job_row ON sixtyfour.job (enrichment, row_key) WHERE enrichment IS NOT NULL;
+
+CREATE TABLE sixtyfour.call (
+	id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	uuid uuid NOT NULL UNIQUE DEFAULT gen_random_uuid(),
+	state text NOT NULL DEFAULT 'sending' CHECK (state IN
+		('sending', 'accepted', 'uncertain', 'done', 'failed', 'expired', 'rejected', 'abandoned')),
+	operation text NOT NULL,
+	items integer NOT NULL,
+	server name NOT NULL,
+	payer regrole NOT NULL,
+	account uuid NOT NULL,				-- hash of base URL and key
+	home_system bigint NOT NULL,
+	home_database oid NOT NULL,
+	epoch bigint NOT NULL,				-- of the worker that has it
+	task_id text,
+	expected_cents integer NOT NULL,
+	cents integer,						-- that the service says it cost
+	created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+	accepted_at timestamptz,
+	finished_at timestamptz,
+	sqlstate text,
+	message text,
+	raw text							-- an answer that could not be read
+);
+CREATE INDEX call_open ON sixtyfour.call (id)
+	WHERE state IN ('sending', 'accepted', 'uncertain', 'expired');
+
+-- Same question, one call: only the worker writes here, so that nobody's
+-- transaction waits for another's because of this index.
+CREATE TABLE sixtyfour.call_item (
+	call bigint NOT NULL,
+	item smallint NOT NULL,
+	account uuid NOT NULL,
+	fingerprint uuid NOT NULL,
+	open boolean NOT NULL DEFAULT true,	-- the call is sending, accepted, uncertain or expired
+	PRIMARY KEY (call, item)
+);
+CREATE UNIQUE INDEX call_item_open ON sixtyfour.call_item (account, fingerprint) WHERE open;
+
+CREATE TABLE sixtyfour.result (
+	id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	call bigint NOT NULL,
+	item smallint NOT NULL,
+	account uuid NOT NULL,
+	fingerprint uuid NOT NULL,
+	operation text NOT NULL,
+	answer jsonb NOT NULL,
+	cents integer,
+	created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+	UNIQUE (call, item)
+);
+CREATE INDEX result_question ON sixtyfour.result (fingerprint, account, created_at);
+
+SELECT pg_catalog.pg_extension_config_dump('sixtyfour.state', ''),
+	   pg_catalog.pg_extension_config_dump('sixtyfour.enrichment', ''),
+	   pg_catalog.pg_extension_config_dump('sixtyfour.enrichment_id_seq', ''),
+	   pg_catalog.pg_extension_config_dump('sixtyfour.job', ''),
+	   pg_catalog.pg_extension_config_dump('sixtyfour.job_id_seq', ''),
+	   pg_catalog.pg_extension_config_dump('sixtyfour.call', ''),
+	   pg_catalog.pg_extension_config_dump('sixtyfour.call_id_seq', ''),
+	   pg_catalog.pg_extension_config_dump('sixtyfour.call_item', ''),
+	   pg_catalog.pg_extension_config_dump('sixtyfour.result', ''),
+	   pg_catalog.pg_extension_config_dump('sixtyfour.result_id_seq', '');

@@ -1,0 +1,139 @@
+/*-------------------------------------------------------------------------
+ *
+ * sql.c
+ *		Runs prepared statements on the ledgers, as the extension's owner.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/genam.h"
+#include "access/table.h"
+#include "catalog/pg_extension.h"
+#include "commands/extension.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/guc.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+
+#include "sql.h"
+
+static Oid	saved_user;
+static int	saved_context;
+
+/* The owner of the installed extension; InvalidOid if it is not installed */
+static Oid
+extension_owner(void)
+{
+	Oid			extension = get_extension_oid("sixtyfour", true);
+	Oid			owner = InvalidOid;
+	Relation	rel;
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	if (!OidIsValid(extension))
+		return InvalidOid;
+	rel = table_open(ExtensionRelationId, AccessShareLock);
+	ScanKeyInit(&key, Anum_pg_extension_oid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(extension));
+	scan = systable_beginscan(rel, ExtensionOidIndexId, true, NULL, 1, &key);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple))
+		owner = ((Form_pg_extension) GETSTRUCT(tuple))->extowner;
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return owner;
+}
+
+void
+s64_sql_begin(void)
+{
+	Oid			owner = extension_owner();
+
+	if (!OidIsValid(owner))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("extension sixtyfour is not installed in this database")));
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	GetUserIdAndSecContext(&saved_user, &saved_context);
+	SetUserIdAndSecContext(owner, saved_context | SECURITY_LOCAL_USERID_CHANGE |
+						   SECURITY_NOFORCE_RLS);
+}
+
+void
+s64_sql_end(void)
+{
+	SetUserIdAndSecContext(saved_user, saved_context);
+	SPI_finish();
+}
+
+/*
+ * Names are looked up when a plan is made, and again, with the search_path
+ * of then, when it has become invalid: so it is pinned here and nowhere else.
+ */
+static void
+prepare(SqlStatement *statement)
+{
+	int			nestlevel = NewGUCNestLevel();
+
+	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET,
+							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	statement->plan = SPI_prepare(statement->text, statement->nargs, statement->types);
+	if (statement->plan == NULL)
+		elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
+	SPI_keepplan(statement->plan);
+	AtEOXact_GUC(true, nestlevel);
+}
+
+static uint64
+run(SqlStatement *statement, Datum *values, const char *nulls, Snapshot snapshot)
+{
+	int			rc;
+
+	if (statement->plan == NULL)
+		prepare(statement);
+	rc = SPI_execute_snapshot(statement->plan, values, nulls, snapshot,
+							  InvalidSnapshot, false, true, 0);
+	if (rc < 0)
+		elog(ERROR, "SPI_execute_snapshot failed: %s", SPI_result_code_string(rc));
+	return SPI_processed;
+}
+
+uint64
+s64_sql_run(SqlStatement *statement, Datum *values, const char *nulls)
+{
+	return run(statement, values, nulls, InvalidSnapshot);
+}
+
+uint64
+s64_sql_run_latest(SqlStatement *statement, Datum *values, const char *nulls)
+{
+	CommandCounterIncrement();
+	return run(statement, values, nulls, GetLatestSnapshot());
+}
+
+Datum
+s64_sql_value(uint64 row, int column, bool *isnull)
+{
+	return SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column, isnull);
+}
+
+char *
+s64_sql_text(uint64 row, int column)
+{
+	return SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column);
+}
+
+int64
+s64_sql_int8(uint64 row, int column)
+{
+	bool		isnull;
+	Datum		value = s64_sql_value(row, column, &isnull);
+
+	return isnull ? 0 : DatumGetInt64(value);
+}

@@ -282,6 +282,7 @@ CREATE TABLE sixtyfour.job (
 	home_system bigint NOT NULL,		-- system identifier
 	home_database oid NOT NULL,
 	enqueued_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+	cache_ttl integer NOT NULL DEFAULT 86400,	-- age of a stored result that will do, s
 	attempts integer NOT NULL DEFAULT 0,	-- submissions that came to nothing
 	call bigint,						-- that carries it
 	item smallint,						-- its place there
@@ -318,6 +319,7 @@ CREATE TABLE sixtyfour.call (
 	cents integer,						-- that the service says it cost
 	created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
 	accepted_at timestamptz,
+	retry_at timestamptz,				-- of a rejected one whose jobs were queued again
 	finished_at timestamptz,
 	sqlstate text,
 	message text,
@@ -333,6 +335,7 @@ CREATE TABLE sixtyfour.call_item (
 	item smallint NOT NULL,
 	account uuid NOT NULL,
 	fingerprint uuid NOT NULL,
+	subject jsonb,						-- of a bulk call, to match its answer by
 	open boolean NOT NULL DEFAULT true,	-- the call is sending, accepted, uncertain or expired
 	PRIMARY KEY (call, item)
 );

@@ -17,26 +17,27 @@
 
 #include "access/htup_details.h"
 #include "access/reloptions.h"
+#include "access/xact.h"
 #include "catalog/dependency.h"
 #include "catalog/pg_foreign_data_wrapper.h"
 #include "catalog/pg_foreign_server.h"
 #include "catalog/pg_user_mapping.h"
 #include "commands/defrem.h"
 #include "commands/extension.h"
-#include "common/cryptohash.h"
-#include "common/sha2.h"
 #include "fmgr.h"
 #include "foreign/foreign.h"
 #include "miscadmin.h"
 #include "storage/fd.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
 #include "utils/syscache.h"
 
 #include "account.h"
 #include "compat.h"
+#include "digest.h"
 #include "endpoint.h"
-#include "guc.h"
 
 #define DEFAULT_BASE_URL	"https://api.sixtyfour.ai"
 #define API_KEY_MAX			512 /* bytes */
@@ -395,19 +396,19 @@ get_mapping_options(Oid userid, Oid serverid, List **defs)
 	return true;
 }
 
-/* The server that sixtyfour.server names, usable by userid */
+/* The server of that name, usable by userid */
 static ForeignServer *
-get_server(Oid userid)
+get_server(const char *name, Oid userid)
 {
-	ForeignServer *server = GetForeignServerByName(s64_guc_server, true);
+	ForeignServer *server = GetForeignServerByName(name, true);
 	AclResult	aclresult;
 
 	if (server == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
-				 errmsg("server \"%s\" does not exist", s64_guc_server),
+				 errmsg("server \"%s\" does not exist", name),
 				 errhint("Use CREATE SERVER %s FOREIGN DATA WRAPPER sixtyfour, or set \"sixtyfour.server\" to the server to use.",
-						 quote_identifier(s64_guc_server))));
+						 quote_identifier(name))));
 	if (getExtensionOfObject(ForeignDataWrapperRelationId, server->fdwid) !=
 		get_extension_oid("sixtyfour", true))
 		ereport(ERROR,
@@ -421,32 +422,10 @@ get_server(Oid userid)
 	return server;
 }
 
-/* First bytes of the SHA-256 of base URL and key */
-static void
-identify(Account *account)
-{
-	char	   *text = psprintf("%s\n%s", account->base_url, account->api_key);
-	uint8		digest[PG_SHA256_DIGEST_LENGTH];
-	pg_cryptohash_ctx *ctx = pg_cryptohash_create(PG_SHA256);
-
-	if (ctx == NULL)
-		elog(ERROR, "out of memory");
-	if (pg_cryptohash_init(ctx) < 0 ||
-		pg_cryptohash_update(ctx, (uint8 *) text, strlen(text)) < 0 ||
-		pg_cryptohash_final(ctx, digest, sizeof(digest)) < 0)
-	{
-		pg_cryptohash_free(ctx);
-		elog(ERROR, "could not compute SHA-256");
-	}
-	pg_cryptohash_free(ctx);
-	explicit_bzero(text, strlen(text));
-	memcpy(account->id.bytes, digest, S64_ACCOUNT_ID_LEN);
-}
-
 Account *
-s64_account_get(Oid userid)
+s64_account_get(const char *server_name, Oid userid)
 {
-	ForeignServer *server = get_server(userid);
+	ForeignServer *server = get_server(server_name, userid);
 	Account    *account = palloc0(sizeof(Account));
 	List	   *defs;
 	size_t		len;
@@ -481,6 +460,56 @@ s64_account_get(Oid userid)
 	account->base_url = pstrdup(account->base_url);
 	for (len = strlen(account->base_url); account->base_url[len - 1] == '/'; len--)
 		account->base_url[len - 1] = '\0';
-	identify(account);
+	account->id = s64_digest(account->base_url, account->api_key);
 	return account;
+}
+
+Account *
+s64_account_try(const char *server_name, Oid userid, ErrorData **error)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	Account    *volatile account = NULL;
+
+	*error = NULL;
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		account = s64_account_get(server_name, userid);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		*error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		account = NULL;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	return account;
+}
+
+static char *
+copy_text(const char *text)
+{
+	return text ? pstrdup(text) : NULL;
+}
+
+Account *
+s64_account_copy(const Account *account)
+{
+	Account    *copy = palloc(sizeof(Account));
+
+	*copy = *account;
+	copy->server = copy_text(account->server);
+	copy->base_url = copy_text(account->base_url);
+	copy->api_key = copy_text(account->api_key);
+	copy->ca_file = copy_text(account->ca_file);
+	copy->proxy = copy_text(account->proxy);
+	copy->webhook_url = copy_text(account->webhook_url);
+	return copy;
 }

@@ -12,13 +12,10 @@
 #ifndef S64_ACCOUNT_H
 #define S64_ACCOUNT_H
 
-#define S64_ACCOUNT_ID_LEN 16
+#include "utils/uuid.h"
 
-/* Tells accounts apart in shared memory without holding the key */
-typedef struct AccountId
-{
-	unsigned char bytes[S64_ACCOUNT_ID_LEN];
-} AccountId;
+/* Tells accounts apart without holding the key: a digest of URL and key */
+typedef pg_uuid_t AccountId;
 
 typedef struct Account
 {
@@ -39,12 +36,22 @@ typedef struct Account
 } Account;
 
 /*
- * The account that sixtyfour.server and userid's (or PUBLIC's) user mapping
+ * The account that a server and userid's (or PUBLIC's) user mapping for it
  * name, allocated in the current memory context.  Needs a transaction.
  *
  * Raises 28000 where there is no usable server, mapping or key, and 42501 where
  * userid lacks USAGE on the server.
  */
-extern Account *s64_account_get(Oid userid);
+extern Account *s64_account_get(const char *server_name, Oid userid);
+
+/*
+ * The same, but a failure is a value: NULL, with *error set.  Runs in a
+ * subtransaction of its own.
+ */
+extern Account *s64_account_try(const char *server_name, Oid userid,
+								ErrorData **error);
+
+/* A copy in the current memory context that shares nothing. */
+extern Account *s64_account_copy(const Account *account);
 
 #endif							/* S64_ACCOUNT_H */

@@ -10,12 +10,31 @@
 #include <limits.h>
 
 #include "utils/guc.h"
+#include "utils/varlena.h"
 
 #include "guc.h"
 
 char	   *s64_guc_server = NULL;
 int			s64_guc_max_response_size = 16 * 1024;
 int			s64_guc_log_min_duration = -1;
+int			s64_guc_max_in_flight = 1000;
+int			s64_guc_cache_ttl = 86400;
+char	   *s64_guc_databases = NULL;
+int			s64_guc_idle_timeout = 300;
+
+static bool
+check_databases(char **newval, void **extra, GucSource source)
+{
+	char	   *copy = pstrdup(*newval);
+	List	   *names;
+	bool		valid = SplitIdentifierString(copy, ',', &names);
+
+	if (!valid)
+		GUC_check_errdetail("List syntax is invalid.");
+	list_free(names);
+	pfree(copy);
+	return valid;
+}
 
 void
 s64_guc_init(void)
@@ -43,6 +62,38 @@ s64_guc_init(void)
 							&s64_guc_log_min_duration,
 							-1, -1, INT_MAX,
 							PGC_SUSET, GUC_UNIT_MS,
+							NULL, NULL, NULL);
+
+	DefineCustomIntVariable("sixtyfour.max_in_flight",
+							"Sets how many requests a worker makes at the same time.",
+							"Tasks that the service works on are not limited by it.",
+							&s64_guc_max_in_flight,
+							1000, 1, 100000,
+							PGC_SIGHUP, 0,
+							NULL, NULL, NULL);
+
+	DefineCustomIntVariable("sixtyfour.cache_ttl",
+							"Sets the age up to which a stored result answers the same question.",
+							"Zero asks the service every time.",
+							&s64_guc_cache_ttl,
+							86400, 0, INT_MAX,
+							PGC_USERSET, GUC_UNIT_S,
+							NULL, NULL, NULL);
+
+	DefineCustomStringVariable("sixtyfour.databases",
+							   "Sets the databases whose jobs are worked on.",
+							   "A list of names, or * for every database that has the extension.",
+							   &s64_guc_databases,
+							   "*",
+							   PGC_SIGHUP, GUC_LIST_INPUT,
+							   check_databases, NULL, NULL);
+
+	DefineCustomIntVariable("sixtyfour.idle_timeout",
+							"Sets the time after which a background process that has nothing to do ends.",
+							"It is started again when there is work. Zero keeps it.",
+							&s64_guc_idle_timeout,
+							300, 0, INT_MAX / 1000,
+							PGC_SIGHUP, GUC_UNIT_S,
 							NULL, NULL, NULL);
 
 	MarkGUCPrefixReserved("sixtyfour");

@@ -17,6 +17,18 @@ extern int	s64_guc_max_response_size;
 /* sixtyfour.log_min_duration: log exchanges this slow, in ms; -1 is never */
 extern int	s64_guc_log_min_duration;
 
+/* sixtyfour.max_in_flight: requests of a worker at the same time */
+extern int	s64_guc_max_in_flight;
+
+/* sixtyfour.cache_ttl: age up to which a stored result answers, in s */
+extern int	s64_guc_cache_ttl;
+
+/* sixtyfour.databases: names, or "*", whose jobs are worked on */
+extern char *s64_guc_databases;
+
+/* sixtyfour.idle_timeout: an idle background process ends after this, in s */
+extern int	s64_guc_idle_timeout;
+
 /* Define the settings and reserve their prefix.  Called by _PG_init. */
 extern void s64_guc_init(void);
 

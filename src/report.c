@@ -89,26 +89,45 @@ describe(const Outcome *outcome)
 	return buf.len > 0 ? buf.data : NULL;
 }
 
+/* The row of reports[] for a kind; the last one for a kind that has none */
+static size_t
+find_report(OutcomeKind kind)
+{
+	size_t		i = 0;
+
+	while (i < lengthof(reports) - 1 && reports[i].kind != kind)
+		i++;
+	return i;
+}
+
+int
+s64_report_sqlstate(const Outcome *outcome)
+{
+	return reports[find_report(outcome->kind)].sqlstate;
+}
+
+char *
+s64_report_message(const Outcome *outcome, const char *what)
+{
+	char	   *message = psprintf(reports[find_report(outcome->kind)].message, what);
+	char	   *detail = describe(outcome);
+
+	return detail ? psprintf("%s (%s)", message, detail) : message;
+}
+
 void
 s64_report_outcome(const Outcome *outcome, const char *what)
 {
+	size_t		i = find_report(outcome->kind);
+	const char *hint = outcome->billing == BILLING_UNCERTAIN ? MAYBE_BILLED
+		: reports[i].hint;
 	char	   *detail = describe(outcome);
 
-	for (size_t i = 0; i < lengthof(reports); i++)
-	{
-		const char *hint = reports[i].hint;
-
-		if (reports[i].kind != outcome->kind)
-			continue;
-		if (outcome->billing == BILLING_UNCERTAIN)
-			hint = MAYBE_BILLED;
-		ereport(ERROR,
-				(errcode(reports[i].sqlstate),
-				 errmsg(reports[i].message, what),
-				 detail ? errdetail_internal("%s", detail) : 0,
-				 hint ? errhint("%s", hint) : 0));
-	}
-	elog(ERROR, "unexpected outcome %d", outcome->kind);
+	ereport(ERROR,
+			(errcode(reports[i].sqlstate),
+			 errmsg(reports[i].message, what),
+			 detail ? errdetail_internal("%s", detail) : 0,
+			 hint ? errhint("%s", hint) : 0));
 }
 
 void

@@ -21,6 +21,10 @@
 pg_noreturn extern void s64_report_outcome(const Outcome *outcome,
 							   const char *what);
 
+/* The SQLSTATE of such an outcome, and its message with what is known of why */
+extern int	s64_report_sqlstate(const Outcome *outcome);
+extern char *s64_report_message(const Outcome *outcome, const char *what);
+
 /* Raise 53400: the service's limit would make us wait beyond the timeout. */
 pg_noreturn extern void s64_report_no_slot(const char *what,
 							   const Account *account,

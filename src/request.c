@@ -44,6 +44,14 @@ strip_nulls(Jsonb *object)
 	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
 }
 
+Jsonb *
+s64_request_normalize(const Endpoint *endpoint, Jsonb *body)
+{
+	body = strip_nulls(body);
+	s64_check_body(endpoint, body);
+	return body;
+}
+
 static bool
 has_text(Jsonb *object, const char *key, const char *text)
 {
@@ -52,6 +60,13 @@ has_text(Jsonb *object, const char *key, const char *text)
 	return getKeyJsonValueFromContainer(&object->root, key, strlen(key), &v) &&
 		v.type == jbvString && (size_t) v.val.string.len == strlen(text) &&
 		memcmp(v.val.string.val, text, v.val.string.len) == 0;
+}
+
+int
+s64_request_price(const Endpoint *endpoint, Jsonb *body)
+{
+	return has_text(body, "mode", "PERSONAL") ? endpoint->personal_price
+		: endpoint->price;
 }
 
 static char *
@@ -73,15 +88,124 @@ s64_request_make(const Account *account, const Endpoint *endpoint, Jsonb *body,
 	request->paid = request->price != PRICE_FREE;
 	if (body != NULL)
 	{
-		body = strip_nulls(body);
-		s64_check_body(endpoint, body);
-		if (has_text(body, "mode", "PERSONAL"))
-			request->price = endpoint->personal_price;
+		body = s64_request_normalize(endpoint, body);
+		request->price = s64_request_price(endpoint, body);
 		request->body = body_text(body);
 	}
 	request->url = s64_endpoint_url(account->base_url, endpoint->path,
 									parameters, nparameters);
 	return request;
+}
+
+/* ---- submissions ---- */
+
+Jsonb *
+s64_request_subject(const Endpoint *endpoint, Jsonb *body)
+{
+	const char *name = endpoint->fields[0].name;
+	JsonbValue	v;
+
+	if (name == NULL || !JB_ROOT_IS_OBJECT(body) ||
+		getKeyJsonValueFromContainer(&body->root, name, strlen(name), &v) == NULL)
+		return NULL;
+	return JsonbValueToJsonb(&v);
+}
+
+/* Push the members of an object but one. */
+static void
+push_members_but(JsonbParseState **state, Jsonb *object, const char *but)
+{
+	JsonbIterator *it = JsonbIteratorInit(&object->root);
+	JsonbValue	key;
+	JsonbValue	v;
+	JsonbIteratorToken token;
+
+	while ((token = JsonbIteratorNext(&it, &v, true)) != WJB_DONE)
+	{
+		if (token == WJB_KEY)
+			key = v;
+		else if (token == WJB_VALUE &&
+				 ((size_t) key.val.string.len != strlen(but) ||
+				  memcmp(key.val.string.val, but, strlen(but)) != 0))
+		{
+			pushJsonbValue(state, WJB_KEY, &key);
+			pushJsonbValue(state, WJB_VALUE, &v);
+		}
+	}
+}
+
+static void
+push_key(JsonbParseState **state, const char *name)
+{
+	JsonbValue	key;
+
+	key.type = jbvString;
+	key.val.string.val = (char *) name;
+	key.val.string.len = strlen(name);
+	pushJsonbValue(state, WJB_KEY, &key);
+}
+
+Jsonb *
+s64_request_manner(const Endpoint *endpoint, Jsonb *body)
+{
+	JsonbParseState *state = NULL;
+
+	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	push_members_but(&state, body, endpoint->fields[0].name);
+	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
+}
+
+/* {"leads": [subject, ...]} and what the bodies have in common */
+static Jsonb *
+make_bulk_body(const Endpoint *endpoint, Jsonb **bodies, int n)
+{
+	JsonbParseState *state = NULL;
+
+	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	push_members_but(&state, bodies[0], endpoint->fields[0].name);
+	push_key(&state, "leads");
+	pushJsonbValue(&state, WJB_BEGIN_ARRAY, NULL);
+	for (int i = 0; i < n; i++)
+	{
+		Jsonb	   *subject = s64_request_subject(endpoint, bodies[i]);
+		JsonbValue	v;
+
+		v.type = jbvBinary;
+		v.val.binary.data = &subject->root;
+		v.val.binary.len = VARSIZE(subject) - VARHDRSZ;
+		pushJsonbValue(&state, WJB_ELEM, &v);
+	}
+	pushJsonbValue(&state, WJB_END_ARRAY, NULL);
+	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
+}
+
+ApiRequest *
+s64_request_make_submission(const Account *account, const Endpoint *endpoint,
+							Jsonb **bodies, int n)
+{
+	ApiRequest *request = palloc0(sizeof(ApiRequest));
+	const char *path = n > 1 ? endpoint->bulk_path
+		: endpoint->async_path ? endpoint->async_path : endpoint->path;
+
+	request->what = endpoint->name;
+	request->method = endpoint->method;
+	request->answer = path == endpoint->path ? endpoint->answer : ANSWER_OBJECT;
+	request->paid = true;
+	request->price = s64_request_price(endpoint, bodies[0]);
+	if (request->price != PRICE_UNKNOWN)
+		request->price *= n;
+	request->body = body_text(n > 1 ? make_bulk_body(endpoint, bodies, n) : bodies[0]);
+	request->url = psprintf("%s%s", account->base_url, path);
+	return request;
+}
+
+ApiRequest *
+s64_request_make_poll(const Account *account, const char *task_id)
+{
+	Parameter	parameter = {"task_id", s64_encoding_to_utf8(task_id)};
+
+	return s64_request_make(account, s64_endpoint_find("job_status"), NULL,
+							&parameter, 1);
 }
 
 /* ---- requests to any path ---- */

@@ -27,6 +27,19 @@ typedef struct ApiRequest
 } ApiRequest;
 
 /*
+ * A request body as it is sent: without members that are null, which to the
+ * service means the same as not given.  Raises 22023 if the service would not
+ * take it.
+ */
+extern Jsonb *s64_request_normalize(const Endpoint *endpoint, Jsonb *body);
+
+/*
+ * What the request with this (normalized) body is expected to cost: cents, or
+ * PRICE_UNKNOWN
+ */
+extern int	s64_request_price(const Endpoint *endpoint, Jsonb *body);
+
+/*
  * A request to an endpoint of the table.  body is its JSON body, or NULL for
  * none; members that are null are left out.  Raises 22023 if the service would
  * not take it.  The result, like all of this file, is palloc'd.
@@ -35,6 +48,28 @@ extern ApiRequest *s64_request_make(const Account *account,
 									const Endpoint *endpoint, Jsonb *body,
 									const Parameter *parameters,
 									int nparameters);
+
+/*
+ * A request that submits n jobs of an endpoint (1 to 100 where it has a bulk
+ * path, else 1) with these normalized bodies, all alike but for the subject:
+ * to the bulk path, the asynchronous path, or the only path there is.
+ */
+extern ApiRequest *s64_request_make_submission(const Account *account,
+											   const Endpoint *endpoint,
+											   Jsonb **bodies, int n);
+
+/* A request that asks how a task is. */
+extern ApiRequest *s64_request_make_poll(const Account *account,
+										 const char *task_id);
+
+/* The subject of a body, palloc'd; NULL if it has none */
+extern Jsonb *s64_request_subject(const Endpoint *endpoint, Jsonb *body);
+
+/*
+ * The body without its subject: equal texts mean that two jobs can travel in
+ * one bulk request.
+ */
+extern Jsonb *s64_request_manner(const Endpoint *endpoint, Jsonb *body);
 
 /*
  * A request to any path of the service.  query (or NULL) is an object of

@@ -17,6 +17,8 @@
 #ifndef S64_ROSTER_H
 #define S64_ROSTER_H
 
+#include "datatype/timestamp.h"
+
 typedef enum ProcessKind
 {
 	PROCESS_LAUNCHER,
@@ -24,6 +26,8 @@ typedef enum ProcessKind
 	PROCESS_WRITER
 } ProcessKind;
 
+#define S64_ROSTER_PLACES 1024	/* databases with the extension */
+#define S64_ROSTER_STATE_LEN 32
 #define S64_ROSTER_MESSAGE_LEN 160
 
 /* Ask for shared memory, when the postmaster loads us.  From _PG_init. */
@@ -38,45 +42,68 @@ extern bool s64_roster_is_there(void);
  * Wake the current database's process of this kind when the transaction
  * commits; nothing happens if it, or the subtransaction, aborts.  Costs one
  * flag; the callback is registered once per session.  A transaction that is
- * prepared wakes it at COMMIT PREPARED, in whatever session (utility hook).
+ * prepared wakes both at COMMIT PREPARED, in whatever session (utility hook).
  */
 extern void s64_roster_wake_at_commit(ProcessKind kind);
 
-/* Wake it now. */
+/* Wake it now.  The launcher belongs to no database: InvalidOid. */
 extern void s64_roster_wake(Oid database, ProcessKind kind);
 
 /*
  * Sleep until something changed in the current database's ledgers (see
- * s64_roster_announce), the latch is set, or timeout ms passed.
- * prepare/wait/cancel as with condition variables: prepare, look at the
- * ledger, then wait, in a loop; cancel at the end (an error does so too).
+ * s64_roster_announce), or timeout ms passed (-1: never).  prepare/wait/cancel
+ * as with condition variables: prepare, look at the ledger, then wait, in a
+ * loop; cancel at the end (an error does so too).  May return early.
+ * Interruptible.
  */
 extern void s64_roster_prepare_wait(void);
 extern void s64_roster_wait(long timeout);
 extern void s64_roster_cancel_wait(void);
 
-/* ---- of worker and writer ---- */
+/* Job states changed: wake the sessions that wait in this database. */
+extern void s64_roster_announce(void);
+
+/* ---- of the processes themselves (see process.h, which calls the first) ---- */
 
 /*
- * Enter the table as the current database's process of this kind; leaves it
- * by itself when the process exits.  False if another one is there already.
+ * Enter the table as the database's process of this kind, before connecting
+ * to it; leaves it by itself when the process exits and is no longer counted
+ * among the database's.  False if another one is there already, or processes
+ * are kept away: exit, with status 0, at once.
  */
-extern bool s64_roster_enter(ProcessKind kind);
+extern bool s64_roster_enter(ProcessKind kind, Oid database);
+
+/*
+ * This process found that its database has the extension; or that it has not:
+ * then it must exit, with status 0, and is not started again before CREATE
+ * EXTENSION commits.
+ */
+extern void s64_roster_found_extension(void);
+extern void s64_roster_found_no_extension(void);
 
 /* Has somebody asked this process to end (DROP DATABASE and the like)? */
 extern bool s64_roster_told_to_leave(void);
 
 /*
  * Was this process woken since the last call?  (The latch is set for other
- * reasons too.)
+ * reasons too.)  Ask before looking for work.  The first turn of a process
+ * looks in any case.
  */
 extern bool s64_roster_was_woken(void);
 
-/* Say what this process does: shown in sixtyfour.workers. */
-extern void s64_roster_report(const char *state, int in_flight);
+/*
+ * Leave because there is nothing to do.  False if the process was woken since
+ * s64_roster_was_woken(): then go on.  True: exit with status 0; a wake-up
+ * from now on starts it again, and so does the time "again" (0: none).
+ */
+extern bool s64_roster_leave(TimestampTz again);
 
-/* Job states changed: wake the sessions that wait in this database. */
-extern void s64_roster_announce(void);
+/*
+ * Say what this process does, and that it made a turn; and what is wrong
+ * (NULL: nothing).  Shown in sixtyfour.workers.
+ */
+extern void s64_roster_report(const char *state, int in_flight);
+extern void s64_roster_say(const char *message);
 
 /* ---- of the utility hook ---- */
 
@@ -87,5 +114,81 @@ extern void s64_roster_announce(void);
  */
 extern void s64_roster_stop(Oid database);
 extern void s64_roster_allow(Oid database);
+
+/*
+ * From a pre-commit callback: when this transaction commits, the current
+ * database has the extension, or not.
+ */
+extern void s64_roster_extension_at_commit(bool present);
+
+/* When this transaction commits, the launcher reads pg_database again. */
+extern void s64_roster_rescan_at_commit(void);
+
+/* ---- of the launcher ---- */
+
+/* A database, as far as the launcher knows */
+typedef struct RosterDatabase
+{
+	Oid			oid;
+	bool		allowed;		/* to have processes */
+	bool		known_without;	/* the extension: not to be probed again */
+} RosterDatabase;
+
+/* Must pg_database be read (again)? */
+extern bool s64_roster_must_rescan(void);
+
+/* Read pg_database again when it is next asked. */
+extern void s64_roster_rescan(void);
+
+/*
+ * These are all databases.  New ones get a place, and are probed; processes
+ * of those that are gone, or not allowed any more, are told to leave.  Returns
+ * false if the table is full.
+ */
+extern bool s64_roster_sync(const RosterDatabase *databases, int n);
+
+/* Places are numbered from 0, and this is the end. */
+extern int	s64_roster_places(void);
+
+/* How many databases are being probed for the extension? */
+extern int	s64_roster_probing(void);
+
+/*
+ * Is this process to be started now?  If so, it counts as being started, and
+ * *database is set.  If not, *next is lowered to when it may be.  Without
+ * may_probe, only if the database is known to have the extension.
+ */
+extern bool s64_roster_due(int place, ProcessKind kind, bool may_probe,
+						   TimestampTz now, Oid *database, TimestampTz *next);
+
+/* Is this process being started, but has not come yet? */
+extern bool s64_roster_is_starting(int place, ProcessKind kind);
+
+/* It could not be started: try again later. */
+extern void s64_roster_not_started(int place, ProcessKind kind,
+								   TimestampTz now, const char *message);
+
+/*
+ * Give up the place of a database that is gone or has not the extension, once
+ * no process is there.  Returns the database if it just has not the extension,
+ * else InvalidOid.
+ */
+extern Oid	s64_roster_tidy(int place);
+
+/* ---- for sixtyfour.workers ---- */
+
+typedef struct RosterRow
+{
+	Oid			database;		/* InvalidOid: of the launcher */
+	ProcessKind kind;
+	int			pid;			/* 0: not running */
+	int			in_flight;
+	TimestampTz last_turn;		/* 0: none yet */
+	char		state[S64_ROSTER_STATE_LEN];
+	char		message[S64_ROSTER_MESSAGE_LEN];
+} RosterRow;
+
+/* All processes, palloc'd */
+extern RosterRow *s64_roster_rows(int *n);
 
 #endif							/* S64_ROSTER_H */

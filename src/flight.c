@@ -1,0 +1,141 @@
+/*-------------------------------------------------------------------------
+ *
+ * flight.c
+ *		The worker's requests that are under way.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "storage/fd.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+
+#include "flight.h"
+#include "guc.h"
+#include "http.h"
+
+static int	under_way = 0;
+static dlist_head unsent = DLIST_STATIC_INIT(unsent);	/* failed to start */
+
+Flight *
+s64_flight_new(int64 call)
+{
+	MemoryContext context = AllocSetContextCreate(TopMemoryContext,
+												  "sixtyfour flight",
+												  ALLOCSET_SMALL_SIZES);
+	Flight	   *flight = MemoryContextAllocZero(context, sizeof(Flight));
+
+	flight->context = context;
+	flight->call = call;
+	return flight;
+}
+
+/* The outcome of a request that could not even be started */
+static void
+end_unsent(Flight *flight, const char *message)
+{
+	Outcome    *outcome = MemoryContextAllocZero(flight->context, sizeof(Outcome));
+
+	outcome->kind = OUTCOME_FAILED;
+	outcome->billing = BILLING_NONE;
+	outcome->cents = -1;
+	outcome->remaining = -1;
+	outcome->said = MemoryContextStrdup(flight->context, message);
+	flight->outcome = outcome;
+	dlist_push_tail(&unsent, &flight->node);
+}
+
+void
+s64_flight_start(Flight *flight, int timeout)
+{
+	MemoryContext old = MemoryContextSwitchTo(flight->context);
+	HttpRequest request = s64_request_transfer(flight->request, flight->account,
+											   timeout);
+
+	request.tag = flight;
+	flight->started = GetCurrentTimestamp();
+	under_way++;
+	PG_TRY();
+	{
+		flight->transfer = s64_http_start(&request);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(flight->context);
+		error = CopyErrorData();
+		FlushErrorState();
+		end_unsent(flight, error->message);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(old);
+}
+
+/*
+ * Read a reply.  Its text may be such that the attempt ends in an error that is
+ * caught, hence the subtransaction.
+ */
+static void
+read_outcome(Flight *flight)
+{
+	ResourceOwner owner = CurrentResourceOwner;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(flight->context);
+	flight->outcome = s64_outcome_read(s64_http_reply(flight->transfer),
+									   flight->request->answer,
+									   flight->request->paid,
+									   flight->account->api_key);
+	if (flight->outcome->answer == NULL)
+		RollbackAndReleaseCurrentSubTransaction();
+	else
+		ReleaseCurrentSubTransaction();
+	MemoryContextSwitchTo(flight->context);
+	CurrentResourceOwner = owner;
+}
+
+Flight *
+s64_flight_next(void)
+{
+	HttpTransfer *transfer;
+	Flight	   *flight;
+
+	if (!dlist_is_empty(&unsent))
+	{
+		under_way--;
+		return dlist_container(Flight, node, dlist_pop_head_node(&unsent));
+	}
+	transfer = s64_http_next();
+	if (transfer == NULL)
+		return NULL;
+	flight = s64_http_tag(transfer);
+	StartTransactionCommand();
+	read_outcome(flight);
+	CommitTransactionCommand();
+	s64_http_finish(transfer);
+	flight->transfer = NULL;
+	under_way--;
+	return flight;
+}
+
+int
+s64_flight_count(void)
+{
+	return under_way;
+}
+
+int
+s64_flight_limit(void)
+{
+	/* fd.c gives a third to descriptors that are not its own */
+	return Max(Min(s64_guc_max_in_flight, max_safe_fds / 3 - 8), 1);
+}
+
+void
+s64_flight_free(Flight *flight)
+{
+	MemoryContextDelete(flight->context);
+}

@@ -1,0 +1,63 @@
+/*-------------------------------------------------------------------------
+ *
+ * flight.h
+ *		The worker's requests that are under way.
+ *
+ * A flight is a submission of a call or a poll of a task, with all that is
+ * needed to make sense of its end, in a memory context of its own below
+ * TopMemoryContext.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef S64_FLIGHT_H
+#define S64_FLIGHT_H
+
+#include "lib/ilist.h"
+#include "utils/timestamp.h"
+
+#include "account.h"
+#include "outcome.h"
+#include "request.h"
+
+typedef struct Flight
+{
+	dlist_node	node;			/* the owner's, once it has ended */
+	MemoryContext context;
+	int64		call;
+	struct Task *task;			/* of a poll, else NULL */
+	int			items;			/* of the call */
+	int			attempts;		/* of a submission's jobs so far */
+	bool		direct;			/* the answer to the submission is the result */
+	Account    *account;		/* in context */
+	ApiRequest *request;		/* in context */
+	int			reserved;		/* cents set aside for a submission */
+	TimestampTz started;
+	HttpTransfer *transfer;
+	Outcome    *outcome;		/* how it ended, in context */
+	bool		poisoned;		/* its outcome cannot be stored as it is */
+	bool		call_ended;		/* recorded: a poll's call needs no more polls */
+	int64		cents;			/* recorded: what it cost; -1 if uncertain */
+} Flight;
+
+/* A flight to be filled and started, or freed. */
+extern Flight *s64_flight_new(int64 call);
+
+/*
+ * Send its request.  Never raises an error: what fails here ends the flight,
+ * with nothing sent.  To be called outside of any transaction.
+ */
+extern void s64_flight_start(Flight *flight, int timeout);
+
+/*
+ * A flight that has ended, with its outcome, or NULL.  To be called outside
+ * of any transaction; runs one.
+ */
+extern Flight *s64_flight_next(void);
+
+/* How many are under way, and how many there may be. */
+extern int	s64_flight_count(void);
+extern int	s64_flight_limit(void);
+
+extern void s64_flight_free(Flight *flight);
+
+#endif							/* S64_FLIGHT_H */

@@ -1,0 +1,686 @@
+/*-------------------------------------------------------------------------
+ *
+ * ledger.c
+ *		Every statement of the worker on job, call and result.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xlog.h"
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+
+#include "ledger.h"
+#include "request.h"
+#include "sql.h"
+
+#define OPEN_CALL "('sending', 'accepted', 'uncertain', 'expired')"
+#define OPEN_JOB "('sending', 'running', 'uncertain')"
+
+/* ---- small helpers ---- */
+
+static Datum
+home_system(void)
+{
+	return Int64GetDatum((int64) GetSystemIdentifier());
+}
+
+static Datum
+home_database(void)
+{
+	return ObjectIdGetDatum(MyDatabaseId);
+}
+
+/* Run a statement on its own between begin and end. */
+static uint64
+run(SqlStatement *statement, Datum *values, const char *nulls)
+{
+	uint64		rows;
+
+	s64_sql_begin();
+	rows = s64_sql_run(statement, values, nulls);
+	s64_sql_end();
+	return rows;
+}
+
+static Datum
+text_or_null(const char *text, char *null)
+{
+	*null = text == NULL ? 'n' : ' ';
+	return text == NULL ? (Datum) 0 : CStringGetTextDatum(text);
+}
+
+static Datum
+int4_or_null(int value, char *null)
+{
+	*null = value < 0 ? 'n' : ' ';
+	return Int32GetDatum(value);
+}
+
+static Datum
+sqlstate_text(int sqlstate)
+{
+	return CStringGetTextDatum(unpack_sql_state(sqlstate));
+}
+
+static Datum
+int8_array(const int64 *values, int n)
+{
+	Datum	   *datums = palloc(n * sizeof(Datum));
+
+	for (int i = 0; i < n; i++)
+		datums[i] = Int64GetDatum(values[i]);
+	return PointerGetDatum(construct_array(datums, n, INT8OID, sizeof(int64),
+										   FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+}
+
+/* ---- taking over ---- */
+
+static SqlStatement next_epoch = {
+	"UPDATE sixtyfour.state SET epoch = epoch + 1 RETURNING epoch", 0, {0}, NULL
+};
+
+static SqlStatement take_over_calls = {
+	"UPDATE sixtyfour.call SET epoch = $3,"
+	" state = CASE state WHEN 'sending' THEN 'uncertain' ELSE state END,"
+	" message = CASE state WHEN 'sending' THEN"
+	" 'the worker ended before the service answered' ELSE message END"
+	" WHERE state IN " OPEN_CALL
+	" AND home_system = $1 AND home_database = $2",
+	3, {INT8OID, OIDOID, INT8OID}, NULL
+};
+
+int64
+s64_ledger_take_over(void)
+{
+	Datum		values[3];
+	int64		epoch;
+	bool		delivering;
+
+	s64_sql_begin();
+	if (s64_sql_run(&next_epoch, NULL, NULL) != 1)
+		elog(ERROR, "table sixtyfour.state has no row");
+	epoch = s64_sql_int8(0, 1);
+	values[0] = home_system();
+	values[1] = home_database();
+	values[2] = Int64GetDatum(epoch);
+	s64_sql_run(&take_over_calls, values, NULL);
+	s64_sql_end();
+	s64_ledger_carry_stragglers(&delivering);
+	return epoch;
+}
+
+#define TASK_COLUMNS \
+	"id, operation, task_id, server::text, payer, items, expected_cents, accepted_at"
+
+static SqlStatement select_tasks = {
+	"SELECT " TASK_COLUMNS " FROM sixtyfour.call"
+	" WHERE state = 'accepted' AND epoch = $1 ORDER BY id",
+	1, {INT8OID}, NULL
+};
+
+static SqlStatement adopt_tasks = {
+	"UPDATE sixtyfour.call SET epoch = $1"
+	" WHERE state = 'accepted' AND epoch <> $1"
+	" AND home_system = $2 AND home_database = $3 RETURNING " TASK_COLUMNS,
+	3, {INT8OID, INT8OID, OIDOID}, NULL
+};
+
+/* Copy the rows of a result with TASK_COLUMNS into the caller's context. */
+static LedgerTask *
+read_tasks(uint64 rows, MemoryContext context)
+{
+	MemoryContext old = MemoryContextSwitchTo(context);
+	LedgerTask *tasks = palloc0((rows + 1) * sizeof(LedgerTask));
+
+	for (uint64 i = 0; i < rows; i++)
+	{
+		bool		isnull;
+
+		tasks[i].call = s64_sql_int8(i, 1);
+		tasks[i].operation = s64_sql_text(i, 2);
+		tasks[i].task_id = s64_sql_text(i, 3);
+		tasks[i].server = s64_sql_text(i, 4);
+		tasks[i].payer = DatumGetObjectId(s64_sql_value(i, 5, &isnull));
+		tasks[i].items = DatumGetInt32(s64_sql_value(i, 6, &isnull));
+		tasks[i].expected_cents = DatumGetInt32(s64_sql_value(i, 7, &isnull));
+		tasks[i].accepted_at = DatumGetTimestampTz(s64_sql_value(i, 8, &isnull));
+		if (isnull)
+			tasks[i].accepted_at = GetCurrentTimestamp();
+	}
+	MemoryContextSwitchTo(old);
+	return tasks;
+}
+
+int
+s64_ledger_tasks(int64 epoch, LedgerTask **tasks)
+{
+	MemoryContext context = CurrentMemoryContext;
+	Datum		values[1] = {Int64GetDatum(epoch)};
+	uint64		rows;
+
+	s64_sql_begin();
+	rows = s64_sql_run(&select_tasks, values, NULL);
+	*tasks = read_tasks(rows, context);
+	s64_sql_end();
+	return (int) rows;
+}
+
+bool
+s64_ledger_adopt(int64 epoch, LedgerTask **tasks, int *ntasks)
+{
+	MemoryContext context = CurrentMemoryContext;
+	Datum		values[3] = {Int64GetDatum(epoch), home_system(), home_database()};
+	uint64		rows;
+
+	s64_sql_begin();
+	rows = s64_sql_run(&adopt_tasks, values, NULL);
+	*tasks = read_tasks(rows, context);
+	s64_sql_end();
+	*ntasks = (int) rows;
+	return rows > 0;
+}
+
+/* ---- claiming ---- */
+
+/* "epoch <> $1" of adopt_tasks finds calls that a person gave a task id. */
+
+static SqlStatement select_due = {
+	"SELECT id, priority, run_at, operation, body, fingerprint, server::text, payer, attempts, cache_ttl"
+	" FROM sixtyfour.job"
+	" WHERE state = 'queued' AND run_at <= now() AND (priority, run_at, id) > ($1, $2, $3)"
+	" AND home_system = $4 AND home_database = $5"
+	" AND NOT (SELECT paused FROM sixtyfour.state)"
+	" AND server || '/' || payer::oid <> ALL ($7)"
+	" ORDER BY priority, run_at, id LIMIT $6",
+	7, {INT4OID, TIMESTAMPTZOID, INT8OID, INT8OID, OIDOID, INT4OID, TEXTARRAYOID}, NULL
+};
+
+static SqlStatement select_next_due = {
+	"SELECT min(run_at) FROM sixtyfour.job WHERE state = 'queued' AND run_at > now()"
+	" AND home_system = $1 AND home_database = $2",
+	2, {INT8OID, OIDOID}, NULL
+};
+
+static void
+read_job(LedgerJob *job, uint64 row)
+{
+	bool		isnull;
+
+	job->position.id = s64_sql_int8(row, 1);
+	job->position.priority = DatumGetInt32(s64_sql_value(row, 2, &isnull));
+	job->position.run_at = DatumGetTimestampTz(s64_sql_value(row, 3, &isnull));
+	job->endpoint = s64_endpoint_find(s64_sql_text(row, 4));
+	job->body = (Jsonb *) PG_DETOAST_DATUM_COPY(s64_sql_value(row, 5, &isnull));
+	job->fingerprint = *DatumGetUUIDP(s64_sql_value(row, 6, &isnull));
+	job->server = s64_sql_text(row, 7);
+	job->payer = DatumGetObjectId(s64_sql_value(row, 8, &isnull));
+	job->attempts = DatumGetInt32(s64_sql_value(row, 9, &isnull));
+	job->cache_ttl = DatumGetInt32(s64_sql_value(row, 10, &isnull));
+}
+
+int
+s64_ledger_due(const LedgerPosition *after, int max, ArrayType *blocked,
+			   LedgerJob **jobs)
+{
+	MemoryContext context = CurrentMemoryContext;
+	Datum		values[7];
+	uint64		rows;
+
+	values[0] = Int32GetDatum(after ? after->priority : PG_INT32_MIN);
+	values[1] = TimestampTzGetDatum(after ? after->run_at : DT_NOBEGIN);
+	values[2] = Int64GetDatum(after ? after->id : 0);
+	values[3] = home_system();
+	values[4] = home_database();
+	values[5] = Int32GetDatum(max);
+	values[6] = PointerGetDatum(blocked);
+
+	s64_sql_begin();
+	rows = s64_sql_run(&select_due, values, NULL);
+	context = MemoryContextSwitchTo(context);
+	*jobs = palloc((rows + 1) * sizeof(LedgerJob));
+	for (uint64 i = 0; i < rows; i++)
+		read_job(&(*jobs)[i], i);
+	MemoryContextSwitchTo(context);
+	s64_sql_end();
+	return (int) rows;
+}
+
+TimestampTz
+s64_ledger_next_due(void)
+{
+	Datum		values[2] = {home_system(), home_database()};
+	TimestampTz next;
+	bool		isnull;
+
+	s64_sql_begin();
+	s64_sql_run(&select_next_due, values, NULL);
+	next = DatumGetTimestampTz(s64_sql_value(0, 1, &isnull));
+	s64_sql_end();
+	return isnull ? DT_NOEND : next;
+}
+
+/* ---- answering without a call ---- */
+
+static SqlStatement use_result = {
+	"UPDATE sixtyfour.job SET state = 'succeeded', result = r.id, finished_at = clock_timestamp(),"
+	" sqlstate = NULL, message = NULL,"
+	" delivery = CASE WHEN enrichment IS NULL THEN 'none' ELSE 'pending' END"
+	" FROM (SELECT id FROM sixtyfour.result WHERE fingerprint = $2 AND account = $3"
+	"       AND created_at > now() - make_interval(secs => $4)"
+	"       ORDER BY created_at DESC LIMIT 1) r"
+	" WHERE job.id = $1 AND state = 'queued'",
+	4, {INT8OID, UUIDOID, UUIDOID, FLOAT8OID}, NULL
+};
+
+static SqlStatement join_call = {
+	"UPDATE sixtyfour.job SET call = c.id, item = c.item, sqlstate = NULL, message = NULL,"
+	" state = CASE c.state WHEN 'sending' THEN 'sending' WHEN 'accepted' THEN 'running'"
+	"         ELSE 'uncertain' END"
+	" FROM (SELECT c.id, c.state, i.item FROM sixtyfour.call_item i"
+	"       JOIN sixtyfour.call c ON c.id = i.call"
+	"       WHERE i.fingerprint = $2 AND i.account = $3 AND i.open) c"
+	" WHERE job.id = $1 AND job.state = 'queued'",
+	3, {INT8OID, UUIDOID, UUIDOID}, NULL
+};
+
+static SqlStatement lock_job = {
+	"SELECT 1 FROM sixtyfour.job WHERE id = $1 AND state = 'queued'"
+	" FOR NO KEY UPDATE SKIP LOCKED",
+	1, {INT8OID}, NULL
+};
+
+bool
+s64_ledger_reuse(const LedgerJob *job, const AccountId *account)
+{
+	Datum		values[4];
+	bool		reused;
+
+	values[0] = Int64GetDatum(job->position.id);
+	values[1] = UUIDPGetDatum(&job->fingerprint);
+	values[2] = UUIDPGetDatum(account);
+	values[3] = Float8GetDatum(job->cache_ttl);
+
+	s64_sql_begin();
+	/* one that a user holds is not waited for, nor is it ours to claim now */
+	if (s64_sql_run(&lock_job, values, NULL) == 0)
+		reused = true;
+	else
+		reused = (job->cache_ttl > 0 && s64_sql_run(&use_result, values, NULL) > 0) ||
+			s64_sql_run(&join_call, values, NULL) > 0;
+	s64_sql_end();
+	return reused;
+}
+
+/* ---- opening a call ---- */
+
+static SqlStatement insert_call = {
+	"INSERT INTO sixtyfour.call (operation, items, server, payer, account,"
+	" home_system, home_database, epoch, expected_cents)"
+	" SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9 FROM sixtyfour.state WHERE epoch = $8"
+	" RETURNING id",
+	9, {TEXTOID, INT4OID, NAMEOID, REGROLEOID, UUIDOID, INT8OID, OIDOID, INT8OID, INT4OID}, NULL
+};
+
+static SqlStatement insert_item = {
+	"INSERT INTO sixtyfour.call_item (call, item, account, fingerprint, subject)"
+	" VALUES ($1, $2, $3, $4, $5)",
+	5, {INT8OID, INT2OID, UUIDOID, UUIDOID, JSONBOID}, NULL
+};
+
+static SqlStatement send_job = {
+	"UPDATE sixtyfour.job SET state = 'sending', call = $2, item = $3 WHERE id = $1",
+	3, {INT8OID, INT8OID, INT2OID}, NULL
+};
+
+/* Lock the jobs, leaving out those that cannot be had now. */
+static void
+lock_jobs(const LedgerJob **jobs, int *njobs)
+{
+	int			kept = 0;
+
+	for (int i = 0; i < *njobs; i++)
+	{
+		Datum		id = Int64GetDatum(jobs[i]->position.id);
+
+		if (s64_sql_run(&lock_job, &id, NULL) > 0)
+			jobs[kept++] = jobs[i];
+	}
+	*njobs = kept;
+}
+
+/* What a bulk answer is matched by; one job needs no matching. */
+static Jsonb **
+read_subjects(const LedgerJob **jobs, int njobs)
+{
+	Jsonb	  **subjects = palloc0((njobs + 1) * sizeof(Jsonb *));
+
+	for (int i = 0; njobs > 1 && i < njobs; i++)
+		subjects[i] = s64_request_subject(jobs[i]->endpoint, jobs[i]->body);
+	return subjects;
+}
+
+static int64
+make_call(const LedgerJob *first, int items, const AccountId *account,
+		  int expected_cents, int64 epoch)
+{
+	NameData	server;
+	Datum		values[9];
+
+	namestrcpy(&server, first->server);
+	values[0] = CStringGetTextDatum(first->endpoint->name);
+	values[1] = Int32GetDatum(items);
+	values[2] = NameGetDatum(&server);
+	values[3] = ObjectIdGetDatum(first->payer);
+	values[4] = UUIDPGetDatum(account);
+	values[5] = home_system();
+	values[6] = home_database();
+	values[7] = Int64GetDatum(epoch);
+	values[8] = Int32GetDatum(expected_cents);
+	if (s64_sql_run(&insert_call, values, NULL) == 0)
+		ereport(FATAL,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("another worker has taken over this database")));
+	return s64_sql_int8(0, 1);
+}
+
+int64
+s64_ledger_open(const LedgerJob **jobs, int *njobs, const AccountId *account,
+				int expected_cents, int64 epoch)
+{
+	int64		call = 0;
+	Jsonb	  **subjects;
+
+	s64_sql_begin();
+	lock_jobs(jobs, njobs);
+	subjects = read_subjects(jobs, *njobs);
+	if (*njobs > 0)
+		call = make_call(jobs[0], *njobs, account, expected_cents, epoch);
+	for (int i = 0; i < *njobs; i++)
+	{
+		Datum		values[5];
+
+		values[0] = Int64GetDatum(call);
+		values[1] = Int16GetDatum(i);
+		values[2] = UUIDPGetDatum(account);
+		values[3] = UUIDPGetDatum(&jobs[i]->fingerprint);
+		values[4] = JsonbPGetDatum(subjects[i]);
+		s64_sql_run(&insert_item, values, *njobs > 1 ? NULL : "    n");
+		values[2] = values[1];
+		values[1] = values[0];
+		values[0] = Int64GetDatum(jobs[i]->position.id);
+		s64_sql_run(&send_job, values, NULL);
+	}
+	s64_sql_end();
+	return call;
+}
+
+/* ---- transitions of a call ---- */
+
+#define GUARD " WHERE id = $1 AND epoch = $2 AND state "
+#define CLOSE_ITEMS \
+	" , items AS (UPDATE sixtyfour.call_item SET open = false" \
+	" FROM changed WHERE call_item.call = changed.id)"
+#define CHANGED " SELECT id FROM changed"
+
+static SqlStatement set_accepted = {
+	"UPDATE sixtyfour.call SET state = 'accepted', task_id = $3, accepted_at = clock_timestamp()"
+	GUARD "= 'sending'",
+	3, {INT8OID, INT8OID, TEXTOID}, NULL
+};
+
+static SqlStatement set_done = {
+	"WITH changed AS (UPDATE sixtyfour.call SET state = 'done', cents = $3, raw = $4,"
+	" finished_at = clock_timestamp(), sqlstate = NULL, message = NULL"
+	GUARD "IN ('sending', 'accepted') RETURNING id)" CLOSE_ITEMS CHANGED,
+	4, {INT8OID, INT8OID, INT4OID, TEXTOID}, NULL
+};
+
+static SqlStatement insert_result = {
+	"INSERT INTO sixtyfour.result (call, item, account, fingerprint, operation, answer, cents)"
+	" SELECT i.call, i.item, i.account, i.fingerprint, c.operation, $3, $4"
+	" FROM sixtyfour.call_item i JOIN sixtyfour.call c ON c.id = i.call"
+	" WHERE i.call = $1 AND i.item = $2",
+	4, {INT8OID, INT2OID, JSONBOID, INT4OID}, NULL
+};
+
+static SqlStatement set_rejected = {
+	"WITH changed AS (UPDATE sixtyfour.call SET state = 'rejected', sqlstate = $3, message = $4,"
+	" retry_at = $5, finished_at = clock_timestamp()"
+	GUARD "= 'sending' RETURNING id)" CLOSE_ITEMS CHANGED,
+	5, {INT8OID, INT8OID, TEXTOID, TEXTOID, TIMESTAMPTZOID}, NULL
+};
+
+static SqlStatement set_uncertain = {
+	"UPDATE sixtyfour.call SET state = 'uncertain', sqlstate = '08007', message = $3, raw = $4"
+	GUARD "= 'sending'",
+	4, {INT8OID, INT8OID, TEXTOID, TEXTOID}, NULL
+};
+
+static SqlStatement set_failed = {
+	"WITH changed AS (UPDATE sixtyfour.call SET state = 'failed', sqlstate = $3, message = $4,"
+	" cents = $5, raw = $6, finished_at = clock_timestamp()"
+	GUARD "IN ('sending', 'accepted') RETURNING id)" CLOSE_ITEMS CHANGED,
+	6, {INT8OID, INT8OID, TEXTOID, TEXTOID, INT4OID, TEXTOID}, NULL
+};
+
+static SqlStatement set_expired = {
+	"UPDATE sixtyfour.call SET state = 'expired', sqlstate = '08007', message = $3"
+	GUARD "= 'accepted'",
+	3, {INT8OID, INT8OID, TEXTOID}, NULL
+};
+
+bool
+s64_ledger_accepted(int64 call, int64 epoch, const char *task_id)
+{
+	Datum		values[3] = {Int64GetDatum(call), Int64GetDatum(epoch),
+	CStringGetTextDatum(task_id)};
+
+	return run(&set_accepted, values, NULL) > 0;
+}
+
+/* The share of item i in the cents of n items, so that the shares add up */
+static int
+share(int cents, int i, int n)
+{
+	return cents < 0 ? -1 : cents / n + (i < cents % n ? 1 : 0);
+}
+
+bool
+s64_ledger_done(int64 call, int64 epoch, Jsonb **answers, int n, int cents,
+				const char *raw)
+{
+	Datum		values[4] = {Int64GetDatum(call), Int64GetDatum(epoch), 0, 0};
+	char		nulls[5] = "    ";
+
+	values[2] = int4_or_null(cents, &nulls[2]);
+	values[3] = text_or_null(raw, &nulls[3]);
+	s64_sql_begin();
+	if (s64_sql_run(&set_done, values, nulls) == 0)
+	{
+		s64_sql_end();
+		return false;
+	}
+	for (int i = 0; i < n; i++)
+	{
+		if (answers[i] == NULL)
+			continue;
+		values[1] = Int16GetDatum(i);
+		values[2] = JsonbPGetDatum(answers[i]);
+		nulls[2] = ' ';
+		values[3] = int4_or_null(share(cents, i, n), &nulls[3]);
+		s64_sql_run(&insert_result, values, nulls);
+	}
+	s64_sql_end();
+	return true;
+}
+
+bool
+s64_ledger_rejected(int64 call, int64 epoch, int sqlstate, const char *message,
+					TimestampTz retry_at)
+{
+	Datum		values[5] = {Int64GetDatum(call), Int64GetDatum(epoch),
+		sqlstate_text(sqlstate), CStringGetTextDatum(message),
+	TimestampTzGetDatum(retry_at)};
+	char		nulls[6] = "     ";
+
+	if (TIMESTAMP_IS_NOBEGIN(retry_at))
+		nulls[4] = 'n';
+	return run(&set_rejected, values, nulls) > 0;
+}
+
+bool
+s64_ledger_uncertain(int64 call, int64 epoch, const char *message, const char *raw)
+{
+	Datum		values[4] = {Int64GetDatum(call), Int64GetDatum(epoch),
+	CStringGetTextDatum(message), 0};
+	char		nulls[5] = "    ";
+
+	values[3] = text_or_null(raw, &nulls[3]);
+	return run(&set_uncertain, values, nulls) > 0;
+}
+
+bool
+s64_ledger_failed(int64 call, int64 epoch, int sqlstate, const char *message,
+				  int cents, const char *raw)
+{
+	Datum		values[6] = {Int64GetDatum(call), Int64GetDatum(epoch),
+	sqlstate_text(sqlstate), CStringGetTextDatum(message), 0, 0};
+	char		nulls[7] = "      ";
+
+	values[4] = int4_or_null(cents, &nulls[4]);
+	values[5] = text_or_null(raw, &nulls[5]);
+	return run(&set_failed, values, nulls) > 0;
+}
+
+bool
+s64_ledger_expired(int64 call, int64 epoch, const char *message)
+{
+	Datum		values[3] = {Int64GetDatum(call), Int64GetDatum(epoch),
+	CStringGetTextDatum(message)};
+
+	return run(&set_expired, values, NULL) > 0;
+}
+
+static SqlStatement select_subjects = {
+	"SELECT item, subject FROM sixtyfour.call_item WHERE call = $1 AND subject IS NOT NULL",
+	1, {INT8OID}, NULL
+};
+
+void
+s64_ledger_subjects(int64 call, Jsonb **subjects, int n)
+{
+	MemoryContext context = CurrentMemoryContext;
+	Datum		values[1] = {Int64GetDatum(call)};
+	uint64		rows;
+
+	memset(subjects, 0, n * sizeof(Jsonb *));
+	s64_sql_begin();
+	rows = s64_sql_run(&select_subjects, values, NULL);
+	context = MemoryContextSwitchTo(context);
+	for (uint64 i = 0; i < rows; i++)
+	{
+		bool		isnull;
+		int			item = DatumGetInt16(s64_sql_value(i, 1, &isnull));
+
+		if (item >= 0 && item < n)
+			subjects[item] = (Jsonb *) PG_DETOAST_DATUM_COPY(s64_sql_value(i, 2, &isnull));
+	}
+	MemoryContextSwitchTo(context);
+	s64_sql_end();
+}
+
+/* ---- jobs follow ---- */
+
+static SqlStatement fail_job = {
+	"UPDATE sixtyfour.job SET state = 'failed', sqlstate = $2, message = $3,"
+	" finished_at = clock_timestamp()"
+	" WHERE id = (SELECT id FROM sixtyfour.job WHERE id = $1 AND state = 'queued'"
+	"             FOR NO KEY UPDATE SKIP LOCKED)",
+	3, {INT8OID, TEXTOID, TEXTOID}, NULL
+};
+
+/*
+ * The one statement that moves jobs along.  Which state a call's state
+ * implies is said here and nowhere else.
+ */
+#define CARRY(condition) \
+	"WITH lagging AS (" \
+	" SELECT j.id, c.retry_at, c.sqlstate, c.message, r.id AS result," \
+	"  CASE c.state WHEN 'sending' THEN 'sending' WHEN 'accepted' THEN 'running'" \
+	"   WHEN 'uncertain' THEN 'uncertain' WHEN 'expired' THEN 'uncertain'" \
+	"   WHEN 'done' THEN CASE WHEN r.id IS NULL THEN 'failed' ELSE 'succeeded' END" \
+	"   WHEN 'rejected' THEN CASE WHEN c.retry_at IS NULL THEN 'failed' ELSE 'queued' END" \
+	"   ELSE 'failed' END AS state" \
+	" FROM sixtyfour.job j JOIN sixtyfour.call c ON c.id = j.call" \
+	" LEFT JOIN sixtyfour.result r ON r.call = j.call AND r.item = j.item" \
+	" WHERE j.state IN " OPEN_JOB condition \
+	" FOR NO KEY UPDATE OF j SKIP LOCKED)" \
+	"UPDATE sixtyfour.job SET state = l.state," \
+	" result = l.result," \
+	" call = CASE l.state WHEN 'queued' THEN NULL ELSE job.call END," \
+	" item = CASE l.state WHEN 'queued' THEN NULL ELSE job.item END," \
+	" attempts = job.attempts + (l.state = 'queued')::int," \
+	" run_at = CASE l.state WHEN 'queued' THEN l.retry_at ELSE job.run_at END," \
+	" sqlstate = CASE WHEN l.state IN ('queued', 'uncertain') THEN l.sqlstate" \
+	"  WHEN l.state = 'failed' THEN coalesce(l.sqlstate, '08P01') END," \
+	" message = CASE WHEN l.state IN ('queued', 'uncertain') THEN l.message" \
+	"  WHEN l.state = 'failed' THEN coalesce(l.message," \
+	"   'the answer to the bulk request has nothing that can be told to be about this lead') END," \
+	" finished_at = CASE WHEN l.state IN ('succeeded', 'failed') THEN clock_timestamp() END," \
+	" delivery = CASE WHEN l.state = 'succeeded' AND job.enrichment IS NOT NULL" \
+	"  THEN 'pending' ELSE job.delivery END" \
+	" FROM lagging l WHERE job.id = l.id AND job.state IS DISTINCT FROM l.state" \
+	" RETURNING job.delivery = 'pending'"
+
+static SqlStatement carry = {
+	CARRY(" AND j.call = ANY ($1)"), 1, {INT8ARRAYOID}, NULL
+};
+
+static SqlStatement carry_stragglers = {
+	CARRY(" AND c.state NOT IN ('sending', 'accepted')"), 0, {0}, NULL
+};
+
+void
+s64_ledger_fail_job(int64 job, int sqlstate, const char *message)
+{
+	Datum		values[3] = {Int64GetDatum(job), sqlstate_text(sqlstate),
+	CStringGetTextDatum(message)};
+
+	run(&fail_job, values, NULL);
+}
+
+static uint64
+run_carry(SqlStatement *statement, Datum *values, bool *delivering)
+{
+	uint64		rows;
+
+	*delivering = false;
+	s64_sql_begin();
+	rows = s64_sql_run(statement, values, NULL);
+	for (uint64 i = 0; i < rows; i++)
+	{
+		bool		isnull;
+
+		*delivering |= DatumGetBool(s64_sql_value(i, 1, &isnull));
+	}
+	s64_sql_end();
+	return rows;
+}
+
+void
+s64_ledger_carry(const int64 *calls, int ncalls, bool *delivering)
+{
+	Datum		values[1] = {int8_array(calls, ncalls)};
+
+	run_carry(&carry, values, delivering);
+}
+
+uint64
+s64_ledger_carry_stragglers(bool *delivering)
+{
+	return run_carry(&carry_stragglers, NULL, delivering);
+}

@@ -1,0 +1,116 @@
+/*-------------------------------------------------------------------------
+ *
+ * queue.c
+ *		Putting jobs into the queue.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xlog.h"
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+
+#include "digest.h"
+#include "guc.h"
+#include "queue.h"
+#include "roster.h"
+#include "sql.h"
+
+static SqlStatement insert_jobs = {
+	"INSERT INTO sixtyfour.job (operation, server, owner, payer, priority, run_at,"
+	" enrichment, home_system, home_database, cache_ttl, body, fingerprint, row_key, row_input)"
+	" SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $14, body, fingerprint, row_key, row_input"
+	" FROM unnest($10, $11, $12, $13) WITH ORDINALITY"
+	" AS u (body, fingerprint, row_key, row_input, place) ORDER BY place"
+	" RETURNING id",
+	14, {TEXTOID, NAMEOID, REGROLEOID, REGROLEOID, INT4OID, TIMESTAMPTZOID,
+		INT4OID, INT8OID, OIDOID, JSONBARRAYOID, UUIDARRAYOID, JSONBARRAYOID,
+	JSONBARRAYOID, INT4OID}, NULL
+};
+
+/* An array of jsonb from the specs; NULLs where a spec has none */
+static Datum
+jsonb_array(const JobSpec *specs, int n, size_t offset)
+{
+	Datum	   *values = palloc(n * sizeof(Datum));
+	bool	   *nulls = palloc(n * sizeof(bool));
+	int			lower = 1;
+
+	for (int i = 0; i < n; i++)
+	{
+		Jsonb	   *json = *(Jsonb *const *) ((const char *) &specs[i] + offset);
+
+		nulls[i] = json == NULL;
+		values[i] = nulls[i] ? (Datum) 0 : JsonbPGetDatum(json);
+	}
+	return PointerGetDatum(construct_md_array(values, nulls, 1, &n, &lower, JSONBOID,
+											  -1, false, TYPALIGN_INT));
+}
+
+/* Equal questions have equal fingerprints. */
+static Datum
+fingerprint_array(const JobKind *kind, const JobSpec *specs, int n)
+{
+	Datum	   *values = palloc(n * sizeof(Datum));
+
+	for (int i = 0; i < n; i++)
+	{
+		Jsonb	   *body = specs[i].body;
+		char	   *text = JsonbToCString(NULL, &body->root, VARSIZE(body));
+		pg_uuid_t  *uuid = palloc(sizeof(pg_uuid_t));
+
+		*uuid = s64_digest(kind->endpoint->name, text);
+		pfree(text);
+		values[i] = UUIDPGetDatum(uuid);
+	}
+	return PointerGetDatum(construct_array(values, n, UUIDOID, UUID_LEN, false,
+										   TYPALIGN_CHAR));
+}
+
+void
+s64_queue_add(const JobKind *kind, const JobSpec *specs, int n, int64 *ids)
+{
+	MemoryContext context;
+	MemoryContext old;
+	NameData	server;
+	Datum		values[14];
+	char		nulls[14];
+	uint64		rows;
+
+	if (n == 0)
+		return;
+	context = AllocSetContextCreate(CurrentMemoryContext, "sixtyfour enqueue",
+									ALLOCSET_DEFAULT_SIZES);
+	old = MemoryContextSwitchTo(context);
+	namestrcpy(&server, kind->server);
+	memset(nulls, ' ', sizeof(nulls));
+	values[0] = CStringGetTextDatum(kind->endpoint->name);
+	values[1] = NameGetDatum(&server);
+	values[2] = ObjectIdGetDatum(kind->owner);
+	values[3] = ObjectIdGetDatum(kind->payer);
+	values[4] = Int32GetDatum(kind->priority);
+	values[5] = TimestampTzGetDatum(kind->run_at);
+	values[6] = Int32GetDatum(kind->enrichment);
+	nulls[6] = kind->enrichment == 0 ? 'n' : ' ';
+	values[7] = Int64GetDatum((int64) GetSystemIdentifier());
+	values[8] = ObjectIdGetDatum(MyDatabaseId);
+	values[9] = jsonb_array(specs, n, offsetof(JobSpec, body));
+	values[10] = fingerprint_array(kind, specs, n);
+	values[11] = jsonb_array(specs, n, offsetof(JobSpec, row_key));
+	values[12] = jsonb_array(specs, n, offsetof(JobSpec, row_input));
+	values[13] = Int32GetDatum(s64_guc_cache_ttl);
+
+	s64_sql_begin();
+	rows = s64_sql_run(&insert_jobs, values, nulls);
+	for (uint64 i = 0; ids != NULL && i < rows; i++)
+		ids[i] = s64_sql_int8(i, 1);
+	s64_sql_end();
+	s64_roster_wake_at_commit(PROCESS_WORKER);
+
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(context);
+}

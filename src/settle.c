@@ -1,0 +1,516 @@
+/*-------------------------------------------------------------------------
+ *
+ * settle.c
+ *		What becomes of a call when a request about it has ended.
+ *
+ * All that ended since the last turn is recorded in one transaction.  If that
+ * fails, each is recorded alone, so that one that cannot be stored does not
+ * hold back the others; and the one that cannot be stored for what it
+ * contains is recorded as failed, its text kept raw.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "lib/ilist.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+
+#include "flight.h"
+#include "ledger.h"
+#include "meter.h"
+#include "report.h"
+#include "schedule.h"
+#include "settle.h"
+#include "task.h"
+#include "tasks.h"
+
+#define MAX_ODDITIES	5		/* polls in a row that make no sense */
+#define RECORD_RETRY	INT64CONST(1000000) /* µs */
+#define ACCOUNT_PAUSE	INT64CONST(60000000)	/* µs */
+#define RAW_MAX			65536	/* bytes of an answer that is kept as text */
+
+/* An account that the service refuses for now */
+typedef struct Pause
+{
+	struct Pause *next;
+	char	   *server;
+	Oid			payer;
+	TimestampTz until;
+} Pause;
+
+static dlist_head ended = DLIST_STATIC_INIT(ended);
+static Pause *pauses = NULL;
+
+/* ---- pauses ---- */
+
+static Pause *
+find_pause(const char *server, Oid payer)
+{
+	Pause	   *pause = pauses;
+
+	while (pause != NULL &&
+		   (pause->payer != payer || strcmp(pause->server, server) != 0))
+		pause = pause->next;
+	return pause;
+}
+
+static void
+pause_account(const Account *account, const Outcome *outcome)
+{
+	Pause	   *pause = find_pause(account->server, account->userid);
+
+	if (pause == NULL)
+	{
+		pause = MemoryContextAllocZero(TopMemoryContext, sizeof(Pause));
+		pause->server = MemoryContextStrdup(TopMemoryContext, account->server);
+		pause->payer = account->userid;
+		pause->next = pauses;
+		pauses = pause;
+	}
+	if (pause->until < GetCurrentTimestamp())
+		ereport(LOG,
+				(errmsg("sixtyfour: submissions over server \"%s\" pause for %d s",
+						account->server, (int) (ACCOUNT_PAUSE / 1000000)),
+				 errdetail("%s", s64_report_message(outcome, "submission"))));
+	pause->until = GetCurrentTimestamp() + ACCOUNT_PAUSE;
+}
+
+TimestampTz
+s64_settle_paused_until(const char *server, Oid payer)
+{
+	Pause	   *pause = find_pause(server, payer);
+
+	return pause != NULL && pause->until > GetCurrentTimestamp() ? pause->until : 0;
+}
+
+/* ---- money ---- */
+
+/*
+ * A submission replaces what was set aside by what it cost; what is uncertain
+ * stays set aside.  When its task has told the real price, that is corrected.
+ */
+static void
+settle_money(const Flight *flight)
+{
+	const Task *task = flight->task;
+
+	if (flight->cents < 0)
+		return;
+	if (task == NULL)
+		s64_meter_settle(flight->account, flight->reserved, flight->cents,
+						 flight->started);
+	else if (flight->call_ended)
+		s64_meter_settle(flight->account, 0, flight->cents - task->expected_cents,
+						 flight->started);
+}
+
+/* Tell the meter what a reply says about the rate. */
+static void
+settle_rate(const Flight *flight)
+{
+	const Outcome *outcome = flight->outcome;
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (outcome->kind == OUTCOME_RATE_LIMITED)
+		s64_meter_refused(flight->account, outcome->retry_after, now);
+	else if (outcome->remaining >= 0)
+		s64_meter_remaining(flight->account, outcome->remaining, now);
+}
+
+/* ---- submissions ---- */
+
+/* The text of an answer that could not be used, for the ledger */
+static const char *
+raw_text(const Outcome *outcome)
+{
+	if (outcome->raw != NULL)
+		return outcome->raw;
+	if (outcome->answer != NULL)
+		return JsonbToCString(NULL, &outcome->answer->root, VARSIZE(outcome->answer));
+	return outcome->said;
+}
+
+static void
+record_rejection(Flight *flight, int64 epoch)
+{
+	const Outcome *outcome = flight->outcome;
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz retry_at = now + s64_schedule_retry(flight->attempts);
+
+	flight->cents = 0;
+	switch (outcome->kind)
+	{
+		case OUTCOME_BAD_REQUEST:
+		case OUTCOME_FORBIDDEN:
+		case OUTCOME_NOT_FOUND:
+			retry_at = DT_NOBEGIN;	/* it would be refused again */
+			break;
+		case OUTCOME_RATE_LIMITED:
+			retry_at = now + outcome->retry_after;
+			break;
+		case OUTCOME_KEY_REFUSED:
+		case OUTCOME_NO_BALANCE:
+			retry_at = now + ACCOUNT_PAUSE;
+			break;
+		default:
+			break;
+	}
+	s64_ledger_rejected(flight->call, epoch, s64_report_sqlstate(outcome),
+						s64_report_message(outcome, flight->request->what), retry_at);
+}
+
+/* The answer to a submission that is answered at once */
+static void
+record_direct_answer(Flight *flight, int64 epoch)
+{
+	const Outcome *outcome = flight->outcome;
+	Jsonb	   *answer = outcome->answer;
+
+	flight->cents = outcome->cents >= 0 ? outcome->cents : flight->reserved;
+	s64_ledger_done(flight->call, epoch, &answer, 1, (int) outcome->cents, NULL);
+}
+
+static void
+record_acceptance(Flight *flight, int64 epoch)
+{
+	char	   *task_id = s64_task_id(flight->outcome->answer);
+
+	if (task_id == NULL)
+		s64_ledger_uncertain(flight->call, epoch,
+							 "the service accepted the request without naming a task",
+							 raw_text(flight->outcome));
+	else
+	{
+		/* the price that was set aside is what is known for now */
+		flight->cents = flight->reserved;
+		s64_ledger_accepted(flight->call, epoch, task_id);
+	}
+}
+
+static void
+record_submission(Flight *flight, int64 epoch)
+{
+	const Outcome *outcome = flight->outcome;
+
+	if (outcome->kind == OUTCOME_ANSWER && flight->direct)
+		record_direct_answer(flight, epoch);
+	else if (outcome->kind == OUTCOME_ANSWER)
+		record_acceptance(flight, epoch);
+	else if (outcome->billing == BILLING_NONE)
+		record_rejection(flight, epoch);
+	else if (outcome->billing == BILLING_DONE && flight->direct)
+		s64_ledger_failed(flight->call, epoch, s64_report_sqlstate(outcome),
+						  s64_report_message(outcome, flight->request->what),
+						  (int) outcome->cents, raw_text(outcome));
+	else
+		s64_ledger_uncertain(flight->call, epoch,
+							 s64_report_message(outcome, flight->request->what),
+							 raw_text(outcome));
+}
+
+/* ---- polls ---- */
+
+/* The answers to a call's items in a finished task's result */
+static Jsonb **
+split_result(const Flight *flight, Jsonb *result)
+{
+	Jsonb	  **answers = palloc0(flight->items * sizeof(Jsonb *));
+	Jsonb	  **subjects;
+
+	if (flight->items == 1)
+	{
+		answers[0] = result;
+		return answers;
+	}
+	subjects = palloc(flight->items * sizeof(Jsonb *));
+	s64_ledger_subjects(flight->call, subjects, flight->items);
+	s64_task_match(result, subjects, flight->items, answers);
+	return answers;
+}
+
+static bool
+is_complete(Jsonb **answers, int n)
+{
+	for (int i = 0; i < n; i++)
+	{
+		if (answers[i] == NULL)
+			return false;
+	}
+	return true;
+}
+
+static void
+record_finished_task(Flight *flight, int64 epoch, const TaskStatus *task)
+{
+	const char *raw = raw_text(flight->outcome);
+	Jsonb	  **answers;
+
+	flight->cents = task->cents;
+	if (task->state == TASK_FAILED)
+		s64_ledger_failed(flight->call, epoch, ERRCODE_EXTERNAL_ROUTINE_EXCEPTION,
+						  psprintf("the service could not do it: %s", task->error),
+						  task->cents, raw);
+	else if (task->result == NULL)
+		s64_ledger_failed(flight->call, epoch, ERRCODE_PROTOCOL_VIOLATION,
+						  "the service says that the task is completed, but gives no result",
+						  task->cents, raw);
+	else
+	{
+		answers = split_result(flight, task->result);
+		s64_ledger_done(flight->call, epoch, answers, flight->items, task->cents,
+						is_complete(answers, flight->items) ? NULL : raw);
+	}
+}
+
+/*
+ * A poll that says nothing about its task counts as odd.  After a number of
+ * them in a row it is taken at its word.  Returns true if the call has ended.
+ */
+static bool
+record_odd_poll(const Flight *flight, int64 epoch)
+{
+	const Outcome *outcome = flight->outcome;
+
+	if (flight->task->oddities + 1 < MAX_ODDITIES)
+		return false;
+	if (outcome->kind == OUTCOME_NOT_FOUND)
+		s64_ledger_expired(flight->call, epoch,
+						   "the service no longer knows the task");
+	else
+		s64_ledger_failed(flight->call, epoch, s64_report_sqlstate(outcome),
+						  s64_report_message(outcome, flight->request->what),
+						  -1, raw_text(outcome));
+	return true;
+}
+
+/* Returns true if the call has ended, false if its task is to be polled on. */
+static bool
+record_poll(Flight *flight, int64 epoch)
+{
+	const Outcome *outcome = flight->outcome;
+	Task	   *task = flight->task;
+	TaskStatus	status;
+
+	switch (outcome->kind)
+	{
+		case OUTCOME_ANSWER:
+			status = s64_task_read(outcome->answer);
+			if (status.state != TASK_RUNNING)
+			{
+				record_finished_task(flight, epoch, &status);
+				return true;
+			}
+			break;
+		case OUTCOME_NOT_FOUND:
+		case OUTCOME_UNREADABLE:
+		case OUTCOME_TOO_LARGE:
+			return record_odd_poll(flight, epoch);
+		default:
+			break;
+	}
+	if (task->accepted_at + s64_schedule_deadline(task->operation) > GetCurrentTimestamp())
+		return false;
+	s64_ledger_expired(flight->call, epoch, "the task did not end in time");
+	return true;
+}
+
+/* ---- recording ---- */
+
+/*
+ * What was paid for but cannot be stored: say so, with a text that can.
+ * Characters that are not ASCII may be the trouble.
+ */
+static void
+record_poisoned(const Flight *flight, int64 epoch)
+{
+	const char *text = raw_text(flight->outcome);
+	StringInfoData raw;
+
+	initStringInfo(&raw);
+	for (const char *p = text ? text : ""; *p && raw.len < RAW_MAX; p++)
+		appendStringInfoChar(&raw, *p >= ' ' && *p <= '~' ? *p : '?');
+	s64_ledger_failed(flight->call, epoch, ERRCODE_PROTOCOL_VIOLATION,
+					  "the service's answer cannot be stored", -1, raw.data);
+}
+
+/*
+ * Write to the ledger.  Nothing else may change here but the flight's notes
+ * for after_record(), as it may be done again.
+ */
+static void
+record(Flight *flight, int64 epoch)
+{
+	flight->cents = -1;
+	flight->call_ended = true;
+	if (flight->poisoned)
+		record_poisoned(flight, epoch);
+	else if (flight->task != NULL)
+		flight->call_ended = record_poll(flight, epoch);
+	else
+		record_submission(flight, epoch);
+}
+
+static bool
+is_odd(const Outcome *outcome)
+{
+	return outcome->kind == OUTCOME_NOT_FOUND ||
+		outcome->kind == OUTCOME_UNREADABLE || outcome->kind == OUTCOME_TOO_LARGE;
+}
+
+/* What can be done once the record is durable */
+static void
+after_record(Flight *flight)
+{
+	Task	   *task = flight->task;
+	const Outcome *outcome = flight->outcome;
+	TimestampTz now = GetCurrentTimestamp();
+	MemoryContext old = MemoryContextSwitchTo(flight->context);
+
+	settle_money(flight);
+	settle_rate(flight);
+	if (outcome->kind == OUTCOME_KEY_REFUSED || outcome->kind == OUTCOME_NO_BALANCE)
+		pause_account(flight->account, outcome);
+	if (task == NULL && outcome->kind == OUTCOME_ANSWER && !flight->direct &&
+		!flight->poisoned)
+	{
+		char	   *task_id = s64_task_id(outcome->answer);
+
+		if (task_id != NULL)
+			s64_tasks_add(flight->call, flight->request->what, task_id,
+						  flight->account->server, flight->account->userid,
+						  flight->items, flight->reserved, now,
+						  now + s64_schedule_poll(flight->request->what, 0));
+	}
+	else if (task != NULL && flight->call_ended)
+		s64_tasks_free(task);
+	else if (task != NULL)
+	{
+		task->oddities = is_odd(outcome) ? task->oddities + 1 : 0;
+		s64_tasks_put_back(task, now + Max(s64_schedule_poll(task->operation, now - task->accepted_at),
+										   outcome->retry_after));
+	}
+	dlist_delete(&flight->node);
+	MemoryContextSwitchTo(old);
+	s64_flight_free(flight);
+}
+
+/* Record n flights of a list in one transaction, from its head on. */
+static void
+record_in_transaction(int64 epoch, int n, bool *changed, bool *delivering)
+{
+	int64	   *calls;
+	int			ncalls = 0;
+	int			i = 0;
+	dlist_mutable_iter iter;
+
+	StartTransactionCommand();
+	calls = palloc(n * sizeof(int64));
+	dlist_foreach_modify(iter, &ended)
+	{
+		Flight	   *flight = dlist_container(Flight, node, iter.cur);
+
+		if (i++ == n)
+			break;
+		record(flight, epoch);
+		if (flight->call_ended)
+			calls[ncalls++] = flight->call;
+	}
+	if (ncalls > 0)
+		s64_ledger_carry(calls, ncalls, delivering);
+	ForceSyncCommit();
+	CommitTransactionCommand();
+	*changed |= ncalls > 0;
+
+	i = 0;
+	dlist_foreach_modify(iter, &ended)
+	{
+		if (i++ == n)
+			break;
+		after_record(dlist_container(Flight, node, iter.cur));
+	}
+}
+
+/* Does this error come from what was to be stored, and not from where? */
+static bool
+is_data_error(int sqlstate)
+{
+	switch (ERRCODE_TO_CATEGORY(sqlstate))
+	{
+		case ERRCODE_DATA_EXCEPTION:
+		case ERRCODE_PROGRAM_LIMIT_EXCEEDED:
+		case ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION:
+			return true;
+		default:
+			return false;
+	}
+}
+
+/*
+ * Try to record the first n flights.  Returns 0, or the SQLSTATE of the error
+ * that prevented it, which is then in the log.
+ */
+static int
+try_record(int64 epoch, int n, bool *changed, bool *delivering)
+{
+	volatile int sqlstate = 0;
+	MemoryContext context = CurrentMemoryContext;
+	bool		delivers = false;
+
+	PG_TRY();
+	{
+		record_in_transaction(epoch, n, changed, &delivers);
+		*delivering |= delivers;
+	}
+	PG_CATCH();
+	{
+		HOLD_INTERRUPTS();
+		MemoryContextSwitchTo(context);
+		sqlstate = geterrcode();
+		EmitErrorReport();
+		AbortCurrentTransaction();
+		FlushErrorState();
+		RESUME_INTERRUPTS();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	return sqlstate;
+}
+
+/* Move the first flight to the end, to be tried again after the others. */
+static void
+rotate(void)
+{
+	dlist_push_tail(&ended, dlist_pop_head_node(&ended));
+}
+
+void
+s64_settle_ended(int64 epoch, TimestampTz *retry_at, bool *changed,
+				 bool *delivering)
+{
+	Flight	   *flight;
+	int			n = 0;
+	dlist_iter	iter;
+
+	while ((flight = s64_flight_next()) != NULL)
+		dlist_push_tail(&ended, &flight->node);
+	dlist_foreach(iter, &ended)
+		n++;
+	if (n == 0 || try_record(epoch, n, changed, delivering) == 0)
+		return;
+
+	while (n-- > 0)
+	{
+		int			sqlstate = try_record(epoch, 1, changed, delivering);
+
+		if (sqlstate == 0)
+			continue;
+		flight = dlist_head_element(Flight, node, &ended);
+		if (is_data_error(sqlstate))
+			flight->poisoned = true;
+		*retry_at = GetCurrentTimestamp() + RECORD_RETRY;
+		rotate();
+	}
+}

@@ -1,0 +1,525 @@
+/*-------------------------------------------------------------------------
+ *
+ * submit.c
+ *		Which requests to make next: submissions of calls, polls of tasks.
+ *
+ * Jobs are read in the order of the queue, sorted into groups that could
+ * travel together (one account, operation and manner), and each group is cut
+ * into calls: of up to 100 where the service takes them in bulk and BULK_MIN
+ * wait, else of one.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+
+#include "flight.h"
+#include "ledger.h"
+#include "meter.h"
+#include "schedule.h"
+#include "settle.h"
+#include "submit.h"
+#include "tasks.h"
+
+#define READ_MAX		500		/* jobs looked at in one pass */
+#define CALLS_MAX		200		/* calls opened in one pass */
+#define BULK_MIN		10
+#define BULK_MAX		100
+#define LINGER			INT64CONST(250000)	/* µs that a bulk waits to fill */
+#define SUBMIT_TIMEOUT	120000	/* ms: acceptance of a task is quick */
+#define POLL_TIMEOUT	30000	/* ms */
+#define ASSUMED_PRICE	500		/* cents of a request whose price nobody knows */
+#define FULL_RECHECK	INT64CONST(20000)	/* µs, when there was no room */
+#define RECHECK			INT64CONST(10000000)	/* µs, of what a person must mend */
+
+/* An account met in this pass */
+typedef struct Payer
+{
+	char	   *server;
+	Oid			payer;
+	Account    *account;		/* NULL: not usable now */
+	TimestampTz blocked_until;	/* 0: not blocked */
+} Payer;
+
+/* Jobs that can travel together */
+typedef struct Group
+{
+	Payer	   *payer;
+	const Endpoint *endpoint;
+	char	   *manner;
+	const LedgerJob **jobs;
+	int			njobs;
+} Group;
+
+/* What one pass over the queue gathers, all in the transaction's context */
+typedef struct Pass
+{
+	int64		epoch;
+	List	   *payers;
+	List	   *groups;
+	List	   *flights;		/* to be started after the commit */
+	Task	   *task;			/* taken from the tasks, in no flight yet */
+	TimestampTz again;
+	bool		changed;
+	bool		delivering;
+} Pass;
+
+static void
+come_again(Pass *pass, TimestampTz when)
+{
+	pass->again = Min(pass->again, when);
+}
+
+/* ---- payers ---- */
+
+/* Fail a job, or leave it in the queue until somebody mends what is wrong. */
+static void
+note_unusable(Pass *pass, Payer *payer, const ErrorData *error)
+{
+	payer->blocked_until = GetCurrentTimestamp() + RECHECK;
+	come_again(pass, payer->blocked_until);
+	ereport(DEBUG1,
+			(errmsg_internal("sixtyfour: jobs over server \"%s\" wait: %s",
+							 payer->server, error->message)));
+}
+
+static Payer *
+get_payer(Pass *pass, const char *server, Oid role)
+{
+	ListCell   *lc;
+	Payer	   *payer;
+	ErrorData  *error;
+
+	foreach(lc, pass->payers)
+	{
+		payer = lfirst(lc);
+		if (payer->payer == role && strcmp(payer->server, server) == 0)
+			return payer;
+	}
+	payer = palloc0(sizeof(Payer));
+	payer->server = pstrdup(server);
+	payer->payer = role;
+	payer->account = s64_account_try(server, role, &error);
+	if (payer->account == NULL)
+		note_unusable(pass, payer, error);
+	else
+	{
+		payer->blocked_until = s64_settle_paused_until(server, role);
+		if (payer->blocked_until != 0)
+			come_again(pass, payer->blocked_until);
+	}
+	pass->payers = lappend(pass->payers, payer);
+	return payer;
+}
+
+/* "server/oid" of the payers that are blocked, for the ledger to leave out */
+static ArrayType *
+blocked_payers(const Pass *pass)
+{
+	Datum	   *datums = palloc((list_length(pass->payers) + 1) * sizeof(Datum));
+	int			n = 0;
+	ListCell   *lc;
+
+	foreach(lc, pass->payers)
+	{
+		Payer	   *payer = lfirst(lc);
+
+		if (payer->blocked_until != 0)
+			datums[n++] = CStringGetTextDatum(psprintf("%s/%u", payer->server,
+													   payer->payer));
+	}
+	return construct_array(datums, n, TEXTOID, -1, false, TYPALIGN_INT);
+}
+
+/* ---- groups ---- */
+
+static Group *
+get_group(Pass *pass, Payer *payer, const LedgerJob *job)
+{
+	char	   *manner = "";
+	Group	   *group;
+	ListCell   *lc;
+
+	if (job->endpoint->bulk_path != NULL)
+	{
+		Jsonb	   *rest = s64_request_manner(job->endpoint, job->body);
+
+		manner = JsonbToCString(NULL, &rest->root, VARSIZE(rest));
+	}
+	foreach(lc, pass->groups)
+	{
+		group = lfirst(lc);
+		if (group->payer == payer && group->endpoint == job->endpoint &&
+			strcmp(group->manner, manner) == 0)
+			return group;
+	}
+	group = palloc0(sizeof(Group));
+	group->payer = payer;
+	group->endpoint = job->endpoint;
+	group->manner = manner;
+	group->jobs = palloc(READ_MAX * sizeof(LedgerJob *));
+	pass->groups = lappend(pass->groups, group);
+	return group;
+}
+
+/* Is the same question in the group already?  It then waits for that call. */
+static bool
+is_asked(const Group *group, const LedgerJob *job)
+{
+	for (int i = 0; i < group->njobs; i++)
+	{
+		if (memcmp(&group->jobs[i]->fingerprint, &job->fingerprint,
+				   sizeof(pg_uuid_t)) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* Sort one job that is due: settled, failed, or into a group. */
+static void
+sort_job(Pass *pass, const LedgerJob *job)
+{
+	Payer	   *payer;
+	Group	   *group;
+
+	if (job->endpoint == NULL)
+	{
+		s64_ledger_fail_job(job->position.id, ERRCODE_FEATURE_NOT_SUPPORTED,
+							"this version of the library does not know the operation");
+		pass->changed = true;
+		return;
+	}
+	payer = get_payer(pass, job->server, job->payer);
+	if (payer->account == NULL)
+		return;
+	if (s64_ledger_reuse(job, &payer->account->id))
+	{
+		pass->changed = true;
+		pass->delivering = true;
+		return;
+	}
+	if (payer->blocked_until != 0)
+		return;
+	group = get_group(pass, payer, job);
+	if (is_asked(group, job))
+		come_again(pass, GetCurrentTimestamp());
+	else
+		group->jobs[group->njobs++] = job;
+}
+
+/* Read what is due, more of it while only blocked payers' jobs are found. */
+static void
+read_queue(Pass *pass)
+{
+	LedgerPosition after;
+	LedgerJob  *jobs;
+	bool		first = true;
+	int			n;
+
+	do
+	{
+		n = s64_ledger_due(first ? NULL : &after, READ_MAX, blocked_payers(pass), &jobs);
+		for (int i = 0; i < n; i++)
+			sort_job(pass, &jobs[i]);
+		if (n > 0)
+			after = jobs[n - 1].position;
+		first = false;
+	} while (n == READ_MAX && pass->groups == NIL);
+	if (n == READ_MAX)
+		come_again(pass, GetCurrentTimestamp());
+}
+
+/* ---- calls ---- */
+
+/* The cents to set aside for a call of n jobs */
+static int
+expected_cents(const Payer *payer, const LedgerJob *job, int n)
+{
+	int			price = s64_request_price(job->endpoint, job->body);
+
+	if (price == PRICE_UNKNOWN)
+		price = payer->account->assumed_price;
+	return (price < 0 ? ASSUMED_PRICE : price) * n;
+}
+
+/* Leave of the account for one more request that costs cents, or block it. */
+static bool
+get_leave(Pass *pass, Payer *payer, int cents)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	MeterReading reading;
+	int64		wait = s64_meter_take(payer->account, now);
+
+	if (wait > 0)
+		payer->blocked_until = now + wait;
+	else if (!s64_meter_reserve(payer->account, cents, now, &reading))
+		payer->blocked_until = now + RECHECK;
+	else
+		return true;
+	come_again(pass, payer->blocked_until);
+	return false;
+}
+
+/* A flight for a call that is being opened; what it needs is copied. */
+static Flight *
+make_flight(int64 call, const Payer *payer, const LedgerJob **jobs, int n,
+			int reserved)
+{
+	Flight	   *flight = s64_flight_new(call);
+	MemoryContext old = MemoryContextSwitchTo(flight->context);
+	Jsonb	  **bodies = palloc(n * sizeof(Jsonb *));
+
+	for (int i = 0; i < n; i++)
+		bodies[i] = jobs[i]->body;
+	flight->account = s64_account_copy(payer->account);
+	flight->request = s64_request_make_submission(flight->account, jobs[0]->endpoint,
+												  bodies, n);
+	flight->items = n;
+	flight->attempts = jobs[0]->attempts;
+	flight->direct = jobs[0]->endpoint->async_path == NULL;
+	flight->reserved = reserved;
+	MemoryContextSwitchTo(old);
+	return flight;
+}
+
+/* Open a call for the first n jobs given; false if its account is blocked. */
+static bool
+open_call(Pass *pass, Payer *payer, const LedgerJob **jobs, int n)
+{
+	int			cents = expected_cents(payer, jobs[0], n);
+	int64		call;
+
+	if (!get_leave(pass, payer, cents))
+		return false;
+	call = s64_ledger_open(jobs, &n, &payer->account->id, cents, pass->epoch);
+	if (call != 0)
+		pass->flights = lappend(pass->flights,
+								make_flight(call, payer, jobs, n, cents));
+	return true;
+}
+
+/* Does a bulk that is not full wait for more? */
+static bool
+lingers(Pass *pass, const Group *group, int n)
+{
+	TimestampTz until = group->jobs[0]->position.run_at + LINGER;
+
+	if (n >= BULK_MAX || until <= GetCurrentTimestamp())
+		return false;
+	come_again(pass, until);
+	return true;
+}
+
+static void
+open_calls(Pass *pass, Group *group, int room)
+{
+	int			done = 0;
+
+	while (done < group->njobs && group->payer->blocked_until == 0)
+	{
+		int			n = 1;
+
+		if (list_length(pass->flights) >= room)
+		{
+			come_again(pass, GetCurrentTimestamp());
+			return;
+		}
+		if (group->endpoint->bulk_path != NULL && group->njobs - done >= BULK_MIN)
+		{
+			n = Min(group->njobs - done, BULK_MAX);
+			if (lingers(pass, group, n))
+				return;
+		}
+		if (!open_call(pass, group->payer, &group->jobs[done], n))
+			return;
+		done += n;
+	}
+}
+
+/* Nothing of a pass that failed is sent. */
+static void
+drop_flights(Pass *pass)
+{
+	ListCell   *lc;
+
+	foreach(lc, pass->flights)
+		s64_flight_free(lfirst(lc));
+}
+
+static void
+gather(Pass *pass)
+{
+	int			room = Min(s64_flight_limit() - s64_flight_count(), CALLS_MAX);
+	ListCell   *lc;
+	TimestampTz next;
+
+	if (room <= 0)
+	{
+		come_again(pass, GetCurrentTimestamp() + FULL_RECHECK);
+		return;
+	}
+	read_queue(pass);
+	foreach(lc, pass->groups)
+		open_calls(pass, lfirst(lc), room);
+	next = s64_ledger_next_due();
+	come_again(pass, next);
+}
+
+TimestampTz
+s64_submit_due(int64 epoch, bool *changed, bool *delivering)
+{
+	MemoryContext context = AllocSetContextCreate(TopMemoryContext,
+												  "sixtyfour submissions",
+												  ALLOCSET_DEFAULT_SIZES);
+	Pass	   *pass = MemoryContextAllocZero(context, sizeof(Pass));
+	TimestampTz again;
+	ListCell   *lc;
+
+	pass->epoch = epoch;
+	pass->again = DT_NOEND;
+	PG_TRY();
+	{
+		StartTransactionCommand();
+		MemoryContextSwitchTo(context);
+		gather(pass);
+		if (pass->flights != NIL)
+			ForceSyncCommit();
+		CommitTransactionCommand();
+	}
+	PG_CATCH();
+	{
+		drop_flights(pass);
+		MemoryContextDelete(context);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+
+	foreach(lc, pass->flights)
+	{
+		Flight	   *flight = lfirst(lc);
+
+		s64_flight_start(flight, flight->direct ? flight->account->timeout
+						 : Min(flight->account->timeout, SUBMIT_TIMEOUT));
+	}
+	*changed |= pass->changed || pass->flights != NIL;
+	*delivering |= pass->delivering;
+	again = pass->again;
+	MemoryContextDelete(context);
+	return again;
+}
+
+/* ---- polls ---- */
+
+/* Prepare a poll, or put it off if its account cannot be used now. */
+static void
+prepare_poll(Pass *pass)
+{
+	Task	   *task = pass->task = s64_tasks_take();
+	Payer	   *payer = get_payer(pass, task->server, task->payer);
+	TimestampTz now = GetCurrentTimestamp();
+	int64		wait = 0;
+	Flight	   *flight;
+	MemoryContext old;
+
+	if (payer->blocked_until == 0)
+		wait = s64_meter_take(payer->account, now);
+	if (wait > 0)
+		payer->blocked_until = now + wait;
+	if (payer->blocked_until != 0)
+	{
+		s64_tasks_put_back(task, payer->blocked_until);
+		pass->task = NULL;
+		return;
+	}
+	flight = s64_flight_new(task->call);
+	old = MemoryContextSwitchTo(flight->context);
+	flight->items = task->items;
+	flight->account = s64_account_copy(payer->account);
+	flight->request = s64_request_make_poll(flight->account, task->task_id);
+	MemoryContextSwitchTo(old);
+	pass->flights = lappend(pass->flights, flight);
+	flight->task = task;
+	pass->task = NULL;
+}
+
+/* Nothing of this pass is polled: the tasks go back. */
+static void
+put_off_polls(Pass *pass)
+{
+	TimestampTz later = GetCurrentTimestamp() + RECHECK;
+	ListCell   *lc;
+
+	if (pass->task != NULL)
+		s64_tasks_put_back(pass->task, later);
+	foreach(lc, pass->flights)
+	{
+		Flight	   *flight = lfirst(lc);
+
+		if (flight->task != NULL)
+			s64_tasks_put_back(flight->task, later);
+		s64_flight_free(flight);
+	}
+}
+
+static void
+prepare_polls(Pass *pass, TimestampTz now)
+{
+	int			room = s64_flight_limit() - s64_flight_count();
+
+	while (list_length(pass->flights) < room)
+	{
+		Task	   *task = s64_tasks_first();
+
+		if (task == NULL || task->due > now)
+			return;
+		prepare_poll(pass);
+	}
+	come_again(pass, now + FULL_RECHECK);
+}
+
+TimestampTz
+s64_submit_polls(void)
+{
+	MemoryContext context;
+	Pass	   *pass;
+	Task	   *task = s64_tasks_first();
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz again;
+	ListCell   *lc;
+
+	if (task == NULL)
+		return DT_NOEND;
+	if (task->due > now)
+		return task->due;
+
+	context = AllocSetContextCreate(TopMemoryContext, "sixtyfour polls",
+									ALLOCSET_DEFAULT_SIZES);
+	pass = MemoryContextAllocZero(context, sizeof(Pass));
+	pass->again = DT_NOEND;
+	PG_TRY();
+	{
+		StartTransactionCommand();
+		MemoryContextSwitchTo(context);
+		prepare_polls(pass, now);
+		CommitTransactionCommand();
+	}
+	PG_CATCH();
+	{
+		put_off_polls(pass);
+		MemoryContextDelete(context);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+
+	foreach(lc, pass->flights)
+		s64_flight_start(lfirst(lc), POLL_TIMEOUT);
+	again = pass->again;
+	MemoryContextDelete(context);
+	task = s64_tasks_first();
+	return task == NULL ? again : Max(task->due, again == DT_NOEND ? 0 : again);
+}

@@ -1,0 +1,32 @@
+/*-------------------------------------------------------------------------
+ *
+ * submit.h
+ *		Which requests to make next: submissions of calls, polls of tasks.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef S64_SUBMIT_H
+#define S64_SUBMIT_H
+
+#include "utils/timestamp.h"
+
+/*
+ * Open calls for jobs that are due, as far as the accounts' limits and
+ * budgets and the room for transfers allow, commit that durably, and send
+ * them.  Jobs whose question is answered or under way already are settled
+ * without a call.
+ *
+ * Returns when to come again: now if there is more to do, later if a limit is
+ * in the way or nothing is due, DT_NOEND if nothing is queued.  *changed and
+ * *delivering are set as by s64_settle_ended().  To be called outside of any
+ * transaction; raises errors of the ledger.
+ */
+extern TimestampTz s64_submit_due(int64 epoch, bool *changed, bool *delivering);
+
+/*
+ * Poll the tasks that are due.  Returns when to come again; DT_NOEND if there
+ * is no task waiting to be polled.
+ */
+extern TimestampTz s64_submit_polls(void);
+
+#endif							/* S64_SUBMIT_H */

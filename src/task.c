@@ -1,0 +1,210 @@
+/*-------------------------------------------------------------------------
+ *
+ * task.c
+ *		What the service's answer about a task says.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "utils/builtins.h"
+#include "utils/numeric.h"
+
+#include "task.h"
+
+static const char *const failures[] = {
+	"failed", "cancelled", "canceled", "terminated", "timed_out", "error"
+};
+
+static JsonbValue *
+member(JsonbContainer *object, const char *name, JsonbValue *v)
+{
+	if (!JsonContainerIsObject(object))
+		return NULL;
+	return getKeyJsonValueFromContainer(object, name, strlen(name), v);
+}
+
+static char *
+text_of(const JsonbValue *v)
+{
+	return v != NULL && v->type == jbvString
+		? pnstrdup(v->val.string.val, v->val.string.len) : NULL;
+}
+
+char *
+s64_task_id(Jsonb *answer)
+{
+	JsonbValue	v;
+	char	   *id = text_of(member(&answer->root, "task_id", &v));
+
+	return id != NULL && *id != '\0' ? id : NULL;
+}
+
+static TaskState
+read_state(const char *status)
+{
+	if (status == NULL)
+		return TASK_RUNNING;
+	if (pg_strcasecmp(status, "completed") == 0)
+		return TASK_COMPLETED;
+	for (size_t i = 0; i < lengthof(failures); i++)
+	{
+		if (pg_strcasecmp(status, failures[i]) == 0)
+			return TASK_FAILED;
+	}
+	return TASK_RUNNING;
+}
+
+static int
+read_charge(JsonbContainer *answer)
+{
+	JsonbValue	v;
+	double		cents;
+
+	if (member(answer, "charge_amount", &v) == NULL || v.type != jbvNumeric)
+		return -1;
+	cents = DatumGetFloat8(DirectFunctionCall1(numeric_float8_no_overflow,
+											   NumericGetDatum(v.val.numeric)));
+	return cents >= 0 && cents <= PG_INT32_MAX ? (int) (cents + 0.5) : -1;
+}
+
+TaskStatus
+s64_task_read(Jsonb *answer)
+{
+	TaskStatus	task = {0};
+	JsonbValue	v;
+	char	   *status = text_of(member(&answer->root, "status", &v));
+
+	task.state = read_state(status);
+	task.cents = read_charge(&answer->root);
+	if (member(&answer->root, "result", &v) != NULL && v.type != jbvNull)
+		task.result = JsonbValueToJsonb(&v);
+	task.error = text_of(member(&answer->root, "error", &v));
+	if (task.error == NULL && task.state == TASK_FAILED)
+		task.error = psprintf("The task is %s.", status);
+	return task;
+}
+
+/* ---- bulk results ---- */
+
+/* The array in a bulk result, bare or as a member; NULL if there is none */
+static JsonbContainer *
+find_items(Jsonb *result)
+{
+	static const char *const names[] = {"results", "leads", "data"};
+	JsonbValue	v;
+
+	if (JB_ROOT_IS_ARRAY(result) && !JB_ROOT_IS_SCALAR(result))
+		return &result->root;
+	for (size_t i = 0; i < lengthof(names); i++)
+	{
+		if (member(&result->root, names[i], &v) != NULL && v.type == jbvBinary &&
+			JsonContainerIsArray(v.val.binary.data))
+			return v.val.binary.data;
+	}
+	return NULL;
+}
+
+static bool
+equal_scalars(const JsonbValue *a, const JsonbValue *b)
+{
+	if (a->type != b->type)
+		return false;
+	switch (a->type)
+	{
+		case jbvString:
+			return a->val.string.len == b->val.string.len &&
+				memcmp(a->val.string.val, b->val.string.val, a->val.string.len) == 0;
+		case jbvNumeric:
+			return DatumGetBool(DirectFunctionCall2(numeric_eq,
+													NumericGetDatum(a->val.numeric),
+													NumericGetDatum(b->val.numeric)));
+		case jbvBool:
+			return a->val.boolean == b->val.boolean;
+		default:
+			return true;
+	}
+}
+
+/*
+ * How many of the lead's plain fields an item echoes; -1 if one of them
+ * contradicts.  What the service was asked to find (email, phone) is no echo.
+ */
+static int
+count_echoes(JsonbContainer *item, Jsonb *lead)
+{
+	JsonbIterator *it = JsonbIteratorInit(&lead->root);
+	JsonbValue	v;
+	JsonbValue	echoed;
+	char	   *key = NULL;
+	int			echoes = 0;
+	JsonbIteratorToken token;
+
+	while ((token = JsonbIteratorNext(&it, &v, true)) != WJB_DONE)
+	{
+		if (token == WJB_KEY)
+			key = pnstrdup(v.val.string.val, v.val.string.len);
+		else if (token == WJB_VALUE && v.type != jbvBinary &&
+				 strcmp(key, "email") != 0 && strcmp(key, "phone") != 0 &&
+				 member(item, key, &echoed) != NULL)
+		{
+			if (!equal_scalars(&v, &echoed))
+				return -1;
+			echoes++;
+		}
+	}
+	return echoes;
+}
+
+/*
+ * The lead that an item is about: the one that it echoes most of.  Of equal
+ * ones the one at the item's own place, if the lengths agree; else nobody
+ * knows: -1.
+ */
+static int
+find_lead(JsonbContainer *item, int place, bool same_length, Jsonb **leads, int n,
+		  Jsonb *const *taken)
+{
+	int			best = -1;
+	int			best_echoes = 0;
+	bool		tie = false;
+	int			here = same_length ? count_echoes(item, leads[place]) : -1;
+
+	for (int i = 0; i < n; i++)
+	{
+		int			echoes = taken[i] ? -1 : count_echoes(item, leads[i]);
+
+		if (echoes > best_echoes)
+		{
+			best = i;
+			best_echoes = echoes;
+			tie = false;
+		}
+		else if (echoes == best_echoes && echoes > 0)
+			tie = true;
+	}
+	if (same_length && taken[place] == NULL && here >= 0 &&
+		(here == best_echoes || best < 0))
+		return place;
+	return tie ? -1 : best;
+}
+
+void
+s64_task_match(Jsonb *result, Jsonb **leads, int n, Jsonb **items)
+{
+	JsonbContainer *array = result ? find_items(result) : NULL;
+	int			length = array ? JsonContainerSize(array) : 0;
+
+	memset(items, 0, n * sizeof(Jsonb *));
+	for (int i = 0; i < length; i++)
+	{
+		JsonbValue *item = getIthJsonbValueFromContainer(array, i);
+		int			lead;
+
+		if (item->type != jbvBinary || !JsonContainerIsObject(item->val.binary.data))
+			continue;
+		lead = find_lead(item->val.binary.data, i, length == n, leads, n, items);
+		if (lead >= 0)
+			items[lead] = JsonbValueToJsonb(item);
+	}
+}

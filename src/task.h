@@ -1,0 +1,48 @@
+/*-------------------------------------------------------------------------
+ *
+ * task.h
+ *		What the service's answer about a task says.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef S64_TASK_H
+#define S64_TASK_H
+
+#include "utils/jsonb.h"
+
+typedef enum TaskState
+{
+	TASK_RUNNING,
+	TASK_COMPLETED,
+	TASK_FAILED
+} TaskState;
+
+typedef struct TaskStatus
+{
+	TaskState	state;
+	Jsonb	   *result;			/* of a completed one; NULL if it has none */
+	char	   *error;			/* of a failed one, or NULL */
+	int			cents;			/* charged; -1 if it does not say */
+} TaskStatus;
+
+/*
+ * The id of the task that an answer to a submission names, palloc'd; NULL if
+ * it names none.
+ */
+extern char *s64_task_id(Jsonb *answer);
+
+/*
+ * Read an answer of GET /job-status.  A status that is not known means that
+ * the task still runs.
+ */
+extern TaskStatus s64_task_read(Jsonb *answer);
+
+/*
+ * Match the result of a bulk task to its n leads: items[i] becomes the item
+ * for leads[i], palloc'd, or NULL if there is none that can be told.  Items
+ * are matched by the fields of the lead that they echo; position only
+ * settles what fits equally well.
+ */
+extern void s64_task_match(Jsonb *result, Jsonb **leads, int n, Jsonb **items);
+
+#endif							/* S64_TASK_H */

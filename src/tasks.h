@@ -1,0 +1,53 @@
+/*-------------------------------------------------------------------------
+ *
+ * tasks.h
+ *		The accepted tasks, in the order in which they are to be polled.
+ *
+ * Memory of the worker only: after a restart it is made anew from the ledger,
+ * and polls are never persisted.  There is no limit to their number.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef S64_TASKS_H
+#define S64_TASKS_H
+
+#include "lib/pairingheap.h"
+#include "utils/timestamp.h"
+
+typedef struct Task
+{
+	pairingheap_node node;
+	int64		call;
+	char	   *operation;
+	char	   *task_id;
+	char	   *server;
+	Oid			payer;
+	int			items;			/* of the call */
+	int			expected_cents;
+	TimestampTz accepted_at;
+	TimestampTz due;			/* when to poll next */
+	int			oddities;		/* polls in a row whose answer made no sense */
+} Task;
+
+/* Add a task; strings are copied. */
+extern Task *s64_tasks_add(int64 call, const char *operation,
+						   const char *task_id, const char *server, Oid payer,
+						   int items, int expected_cents,
+						   TimestampTz accepted_at, TimestampTz due);
+
+/* The task to poll next and leave it where it is; NULL if there is none. */
+extern Task *s64_tasks_first(void);
+
+/* Take the first one out, to poll it. */
+extern Task *s64_tasks_take(void);
+
+/* Put a task back, to be polled at due. */
+extern void s64_tasks_put_back(Task *task, TimestampTz due);
+
+/* A task that was taken has ended. */
+extern void s64_tasks_free(Task *task);
+
+/* How many there are, those that were taken included. */
+extern int	s64_tasks_count(void);
+
+#endif							/* S64_TASKS_H */

@@ -72,7 +72,7 @@ make_operation(FmgrInfo *flinfo)
 
 /* Push an argument that is not null as the value of the key pushed before. */
 static void
-push_argument(JsonbParseState **state, Oid type, Datum arg)
+push_argument(JsonbInState *state, Oid type, Datum arg)
 {
 	JsonbValue	v;
 	Jsonb	   *json;
@@ -108,7 +108,7 @@ push_argument(JsonbParseState **state, Oid type, Datum arg)
 }
 
 static void
-push_key(JsonbParseState **state, const char *name)
+push_key(JsonbInState *state, const char *name)
 {
 	JsonbValue	key;
 
@@ -134,7 +134,7 @@ is_given(FunctionCallInfo fcinfo, const Operation *operation,
 
 /* Push the members of argument options, none of which may be given twice. */
 static void
-push_options(JsonbParseState **state, FunctionCallInfo fcinfo,
+push_options(JsonbInState *state, FunctionCallInfo fcinfo,
 			 const Operation *operation, Jsonb *options)
 {
 	JsonbIterator *it;
@@ -163,7 +163,7 @@ push_options(JsonbParseState **state, FunctionCallInfo fcinfo,
 static Jsonb *
 make_body(FunctionCallInfo fcinfo, const Operation *operation)
 {
-	JsonbParseState *state = NULL;
+	JsonbInState state = {0};
 
 	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
 	for (int i = 0; i < operation->nargs; i++)
@@ -181,7 +181,8 @@ make_body(FunctionCallInfo fcinfo, const Operation *operation)
 		push_key(&state, name);
 		push_argument(&state, operation->types[i], PG_GETARG_DATUM(i));
 	}
-	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
+	pushJsonbValue(&state, WJB_END_OBJECT, NULL);
+	return JsonbValueToJsonb(state.result);
 }
 
 /* The arguments that stand in the request's path */

@@ -18,6 +18,7 @@
 #include "fmgr.h"
 #include "storage/latch.h"
 #include "utils/acl.h"
+#include "utils/jsonb.h"
 #include "utils/wait_event.h"
 #if PG_VERSION_NUM >= 180000
 #include "storage/waiteventset.h"
@@ -38,6 +39,27 @@
 /* 18 replaced pg_attribute_noreturn(), which stood behind a declaration. */
 #if PG_VERSION_NUM < 180000
 #define pg_noreturn __attribute__((noreturn))
+#endif
+
+/* 19 marks a fall through by an attribute, and its CFLAGS ignore comments. */
+#if PG_VERSION_NUM < 190000
+#define pg_fallthrough __attribute__((fallthrough))
+#endif
+
+/*
+ * A jsonb value under construction.  Before 19 pushJsonbValue() took the stack
+ * and returned the result, which is complete after the last push.  The macro
+ * does not expand again inside itself.
+ */
+#if PG_VERSION_NUM < 190000
+typedef struct JsonbInState
+{
+	JsonbValue *result;
+	JsonbParseState *parseState;
+} JsonbInState;
+
+#define pushJsonbValue(state, seq, value) \
+	((void) ((state)->result = pushJsonbValue(&(state)->parseState, seq, value)))
 #endif
 
 /* 16 merged the pg_*_aclcheck() family (catalog/aclchk.c). */

@@ -11,6 +11,7 @@
 #include "utils/numeric.h"
 
 #include "check.h"
+#include "compat.h"
 #include "encoding.h"
 #include "guc.h"
 #include "request.h"
@@ -21,7 +22,7 @@ static const char *const methods[] = {"GET", "POST", "PATCH", "PUT", "DELETE"};
 static Jsonb *
 strip_nulls(Jsonb *object)
 {
-	JsonbParseState *state = NULL;
+	JsonbInState state = {0};
 	JsonbIterator *it;
 	JsonbValue	key;
 	JsonbValue	v;
@@ -41,7 +42,8 @@ strip_nulls(Jsonb *object)
 			pushJsonbValue(&state, WJB_VALUE, &v);
 		}
 	}
-	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
+	pushJsonbValue(&state, WJB_END_OBJECT, NULL);
+	return JsonbValueToJsonb(state.result);
 }
 
 static bool

@@ -14,10 +14,14 @@
 
 #include "postgres.h"
 
+#include "catalog/pg_database.h"
+#include "catalog/pg_extension.h"
+#include "catalog/pg_database.h"
 #include "catalog/pg_foreign_server.h"
 #include "fmgr.h"
 #include "storage/latch.h"
 #include "utils/acl.h"
+#include "utils/jsonb.h"
 #include "utils/wait_event.h"
 #if PG_VERSION_NUM >= 180000
 #include "storage/waiteventset.h"
@@ -40,13 +44,50 @@
 #define pg_noreturn __attribute__((noreturn))
 #endif
 
-/* 16 merged the pg_*_aclcheck() family (catalog/aclchk.c). */
+/* 19 marks a fall through by an attribute, and its CFLAGS ignore comments. */
+#if PG_VERSION_NUM < 190000
+#define pg_fallthrough __attribute__((fallthrough))
+#endif
+
+/*
+ * A jsonb value under construction.  Before 19 pushJsonbValue() took the stack
+ * and returned the result, which is complete after the last push.  The macro
+ * does not expand again inside itself.
+ */
+#if PG_VERSION_NUM < 190000
+typedef struct JsonbInState
+{
+	JsonbValue *result;
+	JsonbParseState *parseState;
+} JsonbInState;
+
+#define pushJsonbValue(state, seq, value) \
+	((void) ((state)->result = pushJsonbValue(&(state)->parseState, seq, value)))
+#endif
+
+/* 16 merged the pg_*_aclcheck() and ownercheck() families (catalog/aclchk.c). */
 #if PG_VERSION_NUM < 160000
+#define s64_database_ownercheck(database, roleid) \
+	pg_database_ownercheck(database, roleid)
+#define s64_extension_ownercheck(extension, roleid) \
+	pg_extension_ownercheck(extension, roleid)
 #define s64_server_aclcheck(serverid, roleid, mode) \
 	pg_foreign_server_aclcheck(serverid, roleid, mode)
 #else
+#define s64_database_ownercheck(database, roleid) \
+	object_ownercheck(DatabaseRelationId, database, roleid)
+#define s64_extension_ownercheck(extension, roleid) \
+	object_ownercheck(ExtensionRelationId, extension, roleid)
 #define s64_server_aclcheck(serverid, roleid, mode) \
 	object_aclcheck(ForeignServerRelationId, serverid, roleid, mode)
+#endif
+
+#if PG_VERSION_NUM < 160000
+#define s64_database_ownercheck(database, roleid) \
+	pg_database_ownercheck(database, roleid)
+#else
+#define s64_database_ownercheck(database, roleid) \
+	object_ownercheck(DatabaseRelationId, database, roleid)
 #endif
 
 /*

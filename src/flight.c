@@ -17,6 +17,7 @@
 #include "http.h"
 
 static int	under_way = 0;
+static int	submissions = 0;
 static dlist_head unsent = DLIST_STATIC_INIT(unsent);	/* failed to start */
 
 Flight *
@@ -30,6 +31,14 @@ s64_flight_new(int64 call)
 	flight->context = context;
 	flight->call = call;
 	return flight;
+}
+
+static void
+count(const Flight *flight, int change)
+{
+	under_way += change;
+	if (flight->task == NULL)
+		submissions += change;
 }
 
 /* The outcome of a request that could not even be started */
@@ -56,7 +65,7 @@ s64_flight_start(Flight *flight, int timeout)
 
 	request.tag = flight;
 	flight->started = GetCurrentTimestamp();
-	under_way++;
+	count(flight, 1);
 	PG_TRY();
 	{
 		flight->transfer = s64_http_start(&request);
@@ -105,8 +114,9 @@ s64_flight_next(void)
 
 	if (!dlist_is_empty(&unsent))
 	{
-		under_way--;
-		return dlist_container(Flight, node, dlist_pop_head_node(&unsent));
+		flight = dlist_container(Flight, node, dlist_pop_head_node(&unsent));
+		count(flight, -1);
+		return flight;
 	}
 	transfer = s64_http_next();
 	if (transfer == NULL)
@@ -117,7 +127,7 @@ s64_flight_next(void)
 	CommitTransactionCommand();
 	s64_http_finish(transfer);
 	flight->transfer = NULL;
-	under_way--;
+	count(flight, -1);
 	return flight;
 }
 
@@ -125,6 +135,12 @@ int
 s64_flight_count(void)
 {
 	return under_way;
+}
+
+int
+s64_flight_submissions(void)
+{
+	return submissions;
 }
 
 int

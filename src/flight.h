@@ -54,7 +54,10 @@ extern void s64_flight_start(Flight *flight, int timeout);
  */
 extern Flight *s64_flight_next(void);
 
-/* How many are under way, and how many there may be. */
+/* How many submissions are under way. */
+extern int	s64_flight_submissions(void);
+
+/* How many are under way in all, and how many there may be. */
 extern int	s64_flight_count(void);
 extern int	s64_flight_limit(void);
 

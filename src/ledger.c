@@ -684,3 +684,57 @@ s64_ledger_carry_stragglers(bool *delivering)
 {
 	return run_carry(&carry_stragglers, NULL, delivering);
 }
+
+/* ---- pausing ---- */
+
+static SqlStatement set_paused = {
+	"UPDATE sixtyfour.state SET paused = $1 WHERE paused <> $1", 1, {BOOLOID}, NULL
+};
+
+static SqlStatement get_paused = {
+	"SELECT 1 FROM sixtyfour.state WHERE paused", 0, {0}, NULL
+};
+
+static SqlStatement adopt_jobs = {
+	"UPDATE sixtyfour.job SET home_system = $1, home_database = $2"
+	" WHERE (home_system, home_database) <> ($1, $2)"
+	" AND state IN ('queued', 'sending', 'running', 'uncertain')",
+	2, {INT8OID, OIDOID}, NULL
+};
+
+/* Their worker may have gone on: what it was sending may have been billed. */
+static SqlStatement adopt_calls = {
+	"UPDATE sixtyfour.call SET home_system = $1, home_database = $2, epoch = 0,"
+	" state = CASE state WHEN 'sending' THEN 'uncertain' ELSE state END,"
+	" message = CASE state WHEN 'sending' THEN"
+	" 'it was being sent when this copy of the database was made' ELSE message END"
+	" WHERE (home_system, home_database) <> ($1, $2) AND state IN " OPEN_CALL,
+	2, {INT8OID, OIDOID}, NULL
+};
+
+void
+s64_ledger_pause(void)
+{
+	Datum		value = BoolGetDatum(true);
+
+	run(&set_paused, &value, NULL);
+}
+
+bool
+s64_ledger_is_paused(void)
+{
+	return run(&get_paused, NULL, NULL) > 0;
+}
+
+void
+s64_ledger_resume(void)
+{
+	Datum		value = BoolGetDatum(false);
+	Datum		home[2] = {home_system(), home_database()};
+	bool		delivering;
+
+	run(&set_paused, &value, NULL);
+	run(&adopt_jobs, home, NULL);
+	run(&adopt_calls, home, NULL);
+	s64_ledger_carry_stragglers(&delivering);
+}

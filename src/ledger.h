@@ -142,6 +142,16 @@ extern bool s64_ledger_expired(int64 call, int64 epoch, const char *message);
  */
 extern void s64_ledger_subjects(int64 call, Jsonb **subjects, int n);
 
+/* sixtyfour_pause() and sixtyfour_resume(), and what they left */
+extern void s64_ledger_pause(void);
+extern bool s64_ledger_is_paused(void);
+
+/*
+ * Resuming also makes this the home of all jobs and calls that a copy of
+ * another database brought along.
+ */
+extern void s64_ledger_resume(void);
+
 /* Fail a queued job that cannot be submitted. */
 extern void s64_ledger_fail_job(int64 job, int sqlstate, const char *message);
 

@@ -15,6 +15,7 @@
 #include "utils/jsonb.h"
 #include "utils/syscache.h"
 
+#include "compat.h"
 #include "encoding.h"
 #include "operation.h"
 
@@ -85,7 +86,7 @@ make_operation(FmgrInfo *flinfo)
 
 /* Push an argument that is not null as the value of the key pushed before. */
 static void
-push_argument(JsonbParseState **state, Oid type, Datum arg)
+push_argument(JsonbInState *state, Oid type, Datum arg)
 {
 	JsonbValue	v;
 	Jsonb	   *json;
@@ -121,7 +122,7 @@ push_argument(JsonbParseState **state, Oid type, Datum arg)
 }
 
 static void
-push_key(JsonbParseState **state, const char *name)
+push_key(JsonbInState *state, const char *name)
 {
 	JsonbValue	key;
 
@@ -147,7 +148,7 @@ is_given(FunctionCallInfo fcinfo, const Operation *operation,
 
 /* Push the members of argument options, none of which may be given twice. */
 static void
-push_options(JsonbParseState **state, FunctionCallInfo fcinfo,
+push_options(JsonbInState *state, FunctionCallInfo fcinfo,
 			 const Operation *operation, Jsonb *options)
 {
 	JsonbIterator *it;
@@ -175,7 +176,7 @@ push_options(JsonbParseState **state, FunctionCallInfo fcinfo,
 Jsonb *
 s64_operation_body(FunctionCallInfo fcinfo, const Operation *operation)
 {
-	JsonbParseState *state = NULL;
+	JsonbInState state = {0};
 
 	if (operation->endpoint->fields[0].name == NULL)
 		return NULL;
@@ -198,7 +199,8 @@ s64_operation_body(FunctionCallInfo fcinfo, const Operation *operation)
 		push_key(&state, name);
 		push_argument(&state, operation->types[i], PG_GETARG_DATUM(i));
 	}
-	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
+	pushJsonbValue(&state, WJB_END_OBJECT, NULL);
+	return JsonbValueToJsonb(state.result);
 }
 
 int

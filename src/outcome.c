@@ -13,6 +13,7 @@
 #include "utils/json.h"
 #include "utils/numeric.h"
 
+#include "compat.h"
 #include "encoding.h"
 #include "outcome.h"
 
@@ -287,7 +288,7 @@ read_status(Outcome *outcome, const HttpReply *reply, AnswerShape shape)
 		case OUTCOME_RATE_LIMITED:
 			seconds = reply->retry_after < 0 ? DEFAULT_RETRY : reply->retry_after;
 			outcome->retry_after = Max(Min(seconds, RETRY_MAX), 1) * INT64CONST(1000000);
-			/* FALLTHROUGH */
+			pg_fallthrough;
 		default:
 			outcome->said = read_error(reply);
 	}

@@ -11,6 +11,7 @@
 #include "utils/numeric.h"
 
 #include "check.h"
+#include "compat.h"
 #include "encoding.h"
 #include "guc.h"
 #include "request.h"
@@ -21,7 +22,7 @@ static const char *const methods[] = {"GET", "POST", "PATCH", "PUT", "DELETE"};
 static Jsonb *
 strip_nulls(Jsonb *object)
 {
-	JsonbParseState *state = NULL;
+	JsonbInState state = {0};
 	JsonbIterator *it;
 	JsonbValue	key;
 	JsonbValue	v;
@@ -41,7 +42,8 @@ strip_nulls(Jsonb *object)
 			pushJsonbValue(&state, WJB_VALUE, &v);
 		}
 	}
-	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
+	pushJsonbValue(&state, WJB_END_OBJECT, NULL);
+	return JsonbValueToJsonb(state.result);
 }
 
 Jsonb *
@@ -113,7 +115,7 @@ s64_request_subject(const Endpoint *endpoint, Jsonb *body)
 
 /* Push the members of an object but one. */
 static void
-push_members_but(JsonbParseState **state, Jsonb *object, const char *but)
+push_members_but(JsonbInState *state, Jsonb *object, const char *but)
 {
 	JsonbIterator *it = JsonbIteratorInit(&object->root);
 	JsonbValue	key;
@@ -135,7 +137,7 @@ push_members_but(JsonbParseState **state, Jsonb *object, const char *but)
 }
 
 static void
-push_key(JsonbParseState **state, const char *name)
+push_key(JsonbInState *state, const char *name)
 {
 	JsonbValue	key;
 
@@ -148,18 +150,19 @@ push_key(JsonbParseState **state, const char *name)
 Jsonb *
 s64_request_manner(const Endpoint *endpoint, Jsonb *body)
 {
-	JsonbParseState *state = NULL;
+	JsonbInState state = {0};
 
 	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
 	push_members_but(&state, body, endpoint->fields[0].name);
-	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
+	pushJsonbValue(&state, WJB_END_OBJECT, NULL);
+	return JsonbValueToJsonb(state.result);
 }
 
 /* {"leads": [subject, ...]} and what the bodies have in common */
 static Jsonb *
 make_bulk_body(const Endpoint *endpoint, Jsonb **bodies, int n)
 {
-	JsonbParseState *state = NULL;
+	JsonbInState state = {0};
 
 	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
 	push_members_but(&state, bodies[0], endpoint->fields[0].name);
@@ -176,7 +179,8 @@ make_bulk_body(const Endpoint *endpoint, Jsonb **bodies, int n)
 		pushJsonbValue(&state, WJB_ELEM, &v);
 	}
 	pushJsonbValue(&state, WJB_END_ARRAY, NULL);
-	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
+	pushJsonbValue(&state, WJB_END_OBJECT, NULL);
+	return JsonbValueToJsonb(state.result);
 }
 
 ApiRequest *

@@ -116,8 +116,8 @@ extern void s64_roster_stop(Oid database);
 extern void s64_roster_allow(Oid database);
 
 /*
- * From a pre-commit callback: when this transaction commits, the current
- * database has the extension, or not.
+ * When this transaction commits, the current database has the extension; or
+ * has not, as far as the transaction can see: then it is probed again.
  */
 extern void s64_roster_extension_at_commit(bool present);
 
@@ -153,18 +153,23 @@ extern int	s64_roster_places(void);
 /* How many databases are being probed for the extension? */
 extern int	s64_roster_probing(void);
 
+/* A process that may be started: place and kind are asked, the rest is told */
+typedef struct RosterOrder
+{
+	int			place;
+	ProcessKind kind;
+	Oid			database;
+	bool		probe;			/* it is not known to have the extension */
+} RosterOrder;
+
 /*
- * Is this process to be started now?  If so, it counts as being started, and
- * *database is set.  If not, *next is lowered to when it may be.  Without
- * may_probe, only if the database is known to have the extension.
+ * Is this process to be started now?  If so, it counts as being started.  If
+ * not, *next is lowered to when it may be.
  */
-extern bool s64_roster_due(int place, ProcessKind kind, bool may_probe,
-						   TimestampTz now, Oid *database, TimestampTz *next);
+extern bool s64_roster_due(RosterOrder *order, bool may_probe, TimestampTz now,
+						   TimestampTz *next);
 
-/* Is this process being started, but has not come yet? */
-extern bool s64_roster_is_starting(int place, ProcessKind kind);
-
-/* It could not be started: try again later. */
+/* If it has not come yet, it will not: try again later, and say why. */
 extern void s64_roster_not_started(int place, ProcessKind kind,
 								   TimestampTz now, const char *message);
 

@@ -72,6 +72,12 @@ s64_sql_end(void)
 	SPI_finish();
 }
 
+Oid
+s64_sql_caller(void)
+{
+	return saved_user;
+}
+
 /*
  * Names are looked up when a plan is made, and again, with the search_path
  * of then, when it has become invalid: so it is pinned here and nowhere else.

@@ -38,6 +38,9 @@ typedef struct SqlStatement
 extern void s64_sql_begin(void);
 extern void s64_sql_end(void);
 
+/* Between begin and end: who called, before */
+extern Oid	s64_sql_caller(void);
+
 /*
  * Run a statement with parameters ($1 …); nulls is as for SPI: 'n' for each
  * NULL, or NULL if there is none.  Returns the number of rows.  Raises what

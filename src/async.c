@@ -1,0 +1,165 @@
+/*-------------------------------------------------------------------------
+ *
+ * async.c
+ *		The SQL functions that put a question into the queue.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/jsonb.h"
+
+#include "account.h"
+#include "compat.h"
+#include "guc.h"
+#include "operation.h"
+#include "queue.h"
+#include "request.h"
+#include "roster.h"
+
+#define DEFAULT_PRIORITY 100
+
+S64_FUNCTION(sixtyfour_call_async);
+S64_FUNCTION(sixtyfour_bulk_async);
+
+/* Once per session: who queues without a worker should know. */
+static void
+warn_without_worker(void)
+{
+	static bool warned = false;
+
+	if (warned || s64_roster_is_there())
+		return;
+	warned = true;
+	ereport(WARNING,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("jobs are queued, but nobody works on them"),
+			 errhint("Add sixtyfour to \"shared_preload_libraries\" and restart the server.")));
+}
+
+/*
+ * The kind of the jobs that a call asks for.  The right to spend is checked
+ * now, so that what is wrong is said at once; the worker checks it again.
+ */
+static JobKind
+make_kind(FunctionCallInfo fcinfo, const Operation *operation)
+{
+	JobKind		kind = {0};
+	int			priority = s64_operation_argument(operation, "priority");
+	int			run_at = s64_operation_argument(operation, "run_at");
+
+	(void) s64_account_get(s64_guc_server, GetUserId());
+	kind.endpoint = operation->endpoint;
+	kind.server = s64_guc_server;
+	kind.owner = GetUserId();
+	kind.payer = GetUserId();
+	kind.priority = priority >= 0 && !PG_ARGISNULL(priority)
+		? PG_GETARG_INT32(priority) : DEFAULT_PRIORITY;
+	kind.run_at = run_at >= 0 && !PG_ARGISNULL(run_at)
+		? PG_GETARG_TIMESTAMPTZ(run_at) : GetCurrentStatementStartTimestamp();
+	return kind;
+}
+
+/*
+ * sixtyfour_<operation>_async(...) → bigint: the job's id, NULL where the
+ * first argument is NULL.
+ */
+Datum
+sixtyfour_call_async(PG_FUNCTION_ARGS)
+{
+	const Operation *operation = s64_operation_get(fcinfo);
+	JobKind		kind;
+	JobSpec		spec = {0};
+	int64		id;
+
+	if (PG_ARGISNULL(0))
+		PG_RETURN_NULL();
+	spec.body = s64_request_normalize(operation->endpoint,
+									  s64_operation_body(fcinfo, operation));
+	kind = make_kind(fcinfo, operation);
+	warn_without_worker();
+	s64_queue_add(&kind, &spec, 1, &id);
+	PG_RETURN_INT64(id);
+}
+
+/* {subject: lead, and all but "leads" of the arguments} */
+static Jsonb *
+make_lead_body(const Endpoint *endpoint, const JsonbValue *lead, Jsonb *arguments)
+{
+	JsonbInState state = {0};
+	JsonbIterator *it = JsonbIteratorInit(&arguments->root);
+	JsonbValue	key;
+	JsonbValue	v;
+	JsonbIteratorToken token;
+
+	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	while ((token = JsonbIteratorNext(&it, &v, true)) != WJB_DONE)
+	{
+		if (token == WJB_KEY)
+			key = v;
+		else if (token == WJB_VALUE &&
+				 !(key.val.string.len == 5 && memcmp(key.val.string.val, "leads", 5) == 0))
+		{
+			pushJsonbValue(&state, WJB_KEY, &key);
+			pushJsonbValue(&state, WJB_VALUE, &v);
+		}
+	}
+	key.type = jbvString;
+	key.val.string.val = (char *) endpoint->fields[0].name;
+	key.val.string.len = strlen(endpoint->fields[0].name);
+	v = *lead;
+	pushJsonbValue(&state, WJB_KEY, &key);
+	pushJsonbValue(&state, WJB_VALUE, &v);
+	pushJsonbValue(&state, WJB_END_OBJECT, NULL);
+	return s64_request_normalize(endpoint, JsonbValueToJsonb(state.result));
+}
+
+static ArrayType *
+make_id_array(const int64 *ids, int n)
+{
+	Datum	   *datums = palloc((n + 1) * sizeof(Datum));
+
+	for (int i = 0; i < n; i++)
+		datums[i] = Int64GetDatum(ids[i]);
+	return construct_array(datums, n, INT8OID, sizeof(int64), FLOAT8PASSBYVAL,
+						   TYPALIGN_DOUBLE);
+}
+
+/* sixtyfour_<operation>_bulk_async(leads jsonb, ...) → bigint[] */
+Datum
+sixtyfour_bulk_async(PG_FUNCTION_ARGS)
+{
+	const Operation *operation = s64_operation_get(fcinfo);
+	Jsonb	   *leads;
+	Jsonb	   *arguments;
+	JobKind		kind;
+	JobSpec    *specs;
+	int64	   *ids;
+	int			n;
+
+	if (PG_ARGISNULL(0))
+		PG_RETURN_NULL();
+	leads = PG_GETARG_JSONB_P(0);
+	if (!JB_ROOT_IS_ARRAY(leads) || JB_ROOT_IS_SCALAR(leads))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("\"leads\" must be a JSON array")));
+	n = JB_ROOT_COUNT(leads);
+	specs = palloc0((n + 1) * sizeof(JobSpec));
+	ids = palloc((n + 1) * sizeof(int64));
+	arguments = s64_operation_body(fcinfo, operation);
+	for (int i = 0; i < n; i++)
+		specs[i].body = make_lead_body(operation->endpoint,
+									   getIthJsonbValueFromContainer(&leads->root, i),
+									   arguments);
+	kind = make_kind(fcinfo, operation);
+	warn_without_worker();
+	s64_queue_add(&kind, specs, n, ids);
+	PG_RETURN_ARRAYTYPE_P(make_id_array(ids, n));
+}

@@ -1,0 +1,554 @@
+/*-------------------------------------------------------------------------
+ *
+ * job.c
+ *		The SQL functions on jobs and calls that exist.
+ *
+ * Changes are guarded by the state that they start from, as the worker's are
+ * (see ledger.h).  Reading is with the latest snapshot, so that waits end
+ * under REPEATABLE READ too.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/transam.h"
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "catalog/pg_authid.h"
+#include "catalog/pg_type.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/jsonb.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "account.h"
+#include "compat.h"
+#include "ledger.h"
+#include "roster.h"
+#include "sql.h"
+
+#define WAIT_STEP		1000	/* ms between two looks without news */
+#define DELIVERY_GRACE	INT64CONST(10000000)	/* µs that a wait adds for it */
+#define PROGRESS_GAP	INT64CONST(10000000)	/* µs between two NOTICEs */
+
+S64_FUNCTION(sixtyfour_wait);
+S64_FUNCTION(sixtyfour_wait_all);
+S64_FUNCTION(sixtyfour_result);
+S64_FUNCTION(sixtyfour_cancel);
+S64_FUNCTION(sixtyfour_retry);
+S64_FUNCTION(sixtyfour_resolve);
+S64_FUNCTION(sixtyfour_why);
+S64_FUNCTION(sixtyfour_pause);
+S64_FUNCTION(sixtyfour_resume);
+
+/* A job as it is now */
+typedef struct Job
+{
+	int64		id;
+	char	   *state;
+	char	   *delivery;
+	int64		call;			/* 0: none */
+	char	   *sqlstate;
+	char	   *message;
+	Oid			owner;
+	Oid			payer;
+	char	   *server;
+	TimestampTz run_at;
+	TimestampTz finished_at;
+	int			attempts;
+	bool		foreign;		/* of another home */
+	bool		uncommitted;	/* of this transaction */
+	Jsonb	   *answer;			/* NULL: none */
+} Job;
+
+static SqlStatement select_job = {
+	"SELECT j.state, j.delivery, j.call, j.sqlstate, j.message, j.owner, j.payer,"
+	" j.server::text, j.run_at, j.finished_at, j.attempts,"
+	" (j.home_system, j.home_database::bigint) <> ($2, $3), j.xmin, r.answer"
+	" FROM sixtyfour.job j LEFT JOIN sixtyfour.result r ON r.id = j.result"
+	" WHERE j.id = $1",
+	3, {INT8OID, INT8OID, INT8OID}, NULL
+};
+
+static TimestampTz
+timestamp_value(int column)
+{
+	bool		isnull;
+	Datum		value = s64_sql_value(0, column, &isnull);
+
+	return isnull ? 0 : DatumGetTimestampTz(value);
+}
+
+static void
+fill_job(Job *job)
+{
+	bool		isnull;
+	Datum		value;
+
+	job->state = s64_sql_text(0, 1);
+	job->delivery = s64_sql_text(0, 2);
+	job->call = s64_sql_int8(0, 3);
+	job->sqlstate = s64_sql_text(0, 4);
+	job->message = s64_sql_text(0, 5);
+	job->owner = DatumGetObjectId(s64_sql_value(0, 6, &isnull));
+	job->payer = DatumGetObjectId(s64_sql_value(0, 7, &isnull));
+	job->server = s64_sql_text(0, 8);
+	job->run_at = timestamp_value(9);
+	job->finished_at = timestamp_value(10);
+	job->attempts = DatumGetInt32(s64_sql_value(0, 11, &isnull));
+	job->foreign = DatumGetBool(s64_sql_value(0, 12, &isnull));
+	job->uncommitted = TransactionIdIsCurrentTransactionId(DatumGetTransactionId(s64_sql_value(0, 13, &isnull)));
+	value = s64_sql_value(0, 14, &isnull);
+	job->answer = isnull ? NULL : (Jsonb *) PG_DETOAST_DATUM_COPY(value);
+}
+
+static void
+check_owner(int64 id, Oid owner)
+{
+	if (!has_privs_of_role(GetUserId(), owner))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied for job " INT64_FORMAT, id)));
+}
+
+/* The job of that id, which the current user may see */
+static Job
+get_job(int64 id)
+{
+	MemoryContext context = CurrentMemoryContext;
+	Datum		values[3] = {Int64GetDatum(id),
+		Int64GetDatum((int64) GetSystemIdentifier()),
+	Int64GetDatum((int64) MyDatabaseId)};
+	Job			job = {0};
+	bool		found;
+
+	s64_sql_begin();
+	found = s64_sql_run_latest(&select_job, values, NULL) > 0;
+	context = MemoryContextSwitchTo(context);
+	if (found)
+		fill_job(&job);
+	MemoryContextSwitchTo(context);
+	s64_sql_end();
+	if (!found)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("job " INT64_FORMAT " does not exist", id)));
+	job.id = id;
+	check_owner(id, job.owner);
+	return job;
+}
+
+static bool
+is_state(const Job *job, const char *state)
+{
+	return strcmp(job->state, state) == 0;
+}
+
+/* ---- waiting ---- */
+
+static void
+check_can_wait(const Job *job)
+{
+	if (job->uncommitted && is_state(job, "queued"))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("job " INT64_FORMAT " was queued by this transaction", job->id),
+				 errdetail("It is sent when the transaction commits, so waiting for it would never end."),
+				 errhint("Commit first.")));
+	if (!s64_roster_is_there())
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("nobody works on job " INT64_FORMAT, job->id),
+				 errhint("Add sixtyfour to \"shared_preload_libraries\" and restart the server.")));
+}
+
+static void
+report_uncertain(const Job *job)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN),
+			 errmsg("call " INT64_FORMAT " may have been accepted and billed, but its answer is unknown",
+					job->call),
+			 job->message ? errdetail_internal("%s", job->message) : 0,
+			 errhint("Look at the account at the service, then use sixtyfour_resolve(" INT64_FORMAT ", 'resubmit' | 'abandon' | task id).",
+					 job->call)));
+}
+
+/* Is the job finished?  Raises the error of one that failed, if asked to. */
+static bool
+is_finished(const Job *job, bool raise)
+{
+	if (is_state(job, "uncertain"))
+		report_uncertain(job);
+	if (is_state(job, "succeeded") && strcmp(job->delivery, "pending") == 0)
+	{
+		if (GetCurrentTimestamp() - job->finished_at < DELIVERY_GRACE)
+			return false;
+		ereport(NOTICE,
+				(errmsg("job " INT64_FORMAT " has its answer, but the row is locked: it is written later",
+						job->id)));
+		return true;
+	}
+	if (raise && is_state(job, "failed"))
+		ereport(ERROR,
+				(errcode(job->sqlstate
+						 ? MAKE_SQLSTATE(job->sqlstate[0], job->sqlstate[1], job->sqlstate[2],
+										 job->sqlstate[3], job->sqlstate[4])
+						 : ERRCODE_EXTERNAL_ROUTINE_EXCEPTION),
+				 errmsg_internal("%s", job->message ? job->message : "the job failed"),
+				 errdetail("Job " INT64_FORMAT " failed.", job->id)));
+	if (raise && is_state(job, "cancelled"))
+		ereport(ERROR,
+				(errcode(ERRCODE_QUERY_CANCELED),
+				 errmsg("job " INT64_FORMAT " was cancelled", job->id)));
+	return is_state(job, "succeeded") || is_state(job, "failed") ||
+		is_state(job, "cancelled");
+}
+
+/* ms of the next sleep; raises 57014 once the deadline has passed */
+static long
+next_step(TimestampTz deadline)
+{
+	int64		left;
+
+	if (deadline == DT_NOEND)
+		return WAIT_STEP;
+	left = (deadline - GetCurrentTimestamp()) / 1000;
+	if (left <= 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_QUERY_CANCELED),
+				 errmsg("canceling wait due to its timeout"),
+				 errhint("The jobs go on; wait again, or fetch the answers with sixtyfour_result().")));
+	return (long) Min(left, WAIT_STEP);
+}
+
+static TimestampTz
+get_deadline(FunctionCallInfo fcinfo, int arg)
+{
+	Datum		deadline;
+
+	if (PG_ARGISNULL(arg))
+		return DT_NOEND;
+	deadline = DirectFunctionCall2(timestamptz_pl_interval,
+								   TimestampTzGetDatum(GetCurrentTimestamp()),
+								   PG_GETARG_DATUM(arg));
+	return DatumGetTimestampTz(deadline);
+}
+
+/* sixtyfour_wait(job bigint, timeout interval) → jsonb: its answer */
+Datum
+sixtyfour_wait(PG_FUNCTION_ARGS)
+{
+	TimestampTz deadline;
+	int64		id;
+	Job			job;
+
+	if (PG_ARGISNULL(0))
+		PG_RETURN_NULL();
+	id = PG_GETARG_INT64(0);
+	deadline = get_deadline(fcinfo, 1);
+	s64_roster_prepare_wait();
+	for (;;)
+	{
+		job = get_job(id);
+		if (is_finished(&job, true))
+			break;
+		check_can_wait(&job);
+		s64_roster_wait(next_step(deadline));
+	}
+	s64_roster_cancel_wait();
+	if (job.answer == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_JSONB_P(job.answer);
+}
+
+/* How many of the jobs are not finished? */
+static int
+count_unfinished(const Datum *ids, const bool *nulls, int n)
+{
+	int			unfinished = 0;
+
+	for (int i = 0; i < n; i++)
+	{
+		Job			job;
+
+		if (nulls[i])
+			continue;
+		job = get_job(DatumGetInt64(ids[i]));
+		if (is_finished(&job, false))
+			continue;
+		check_can_wait(&job);
+		unfinished++;
+	}
+	return unfinished;
+}
+
+/* sixtyfour_wait_all(jobs bigint[], timeout interval) → void */
+Datum
+sixtyfour_wait_all(PG_FUNCTION_ARGS)
+{
+	TimestampTz deadline;
+	TimestampTz progress = GetCurrentTimestamp() + PROGRESS_GAP;
+	MemoryContext context;
+	MemoryContext old;
+	Datum	   *ids;
+	bool	   *nulls;
+	int			n;
+	int			unfinished;
+
+	if (PG_ARGISNULL(0))
+		PG_RETURN_VOID();
+	deconstruct_array(PG_GETARG_ARRAYTYPE_P(0), INT8OID, sizeof(int64),
+					  FLOAT8PASSBYVAL, TYPALIGN_DOUBLE, &ids, &nulls, &n);
+	deadline = get_deadline(fcinfo, 1);
+	context = AllocSetContextCreate(CurrentMemoryContext, "sixtyfour wait",
+									ALLOCSET_DEFAULT_SIZES);
+	old = MemoryContextSwitchTo(context);
+	s64_roster_prepare_wait();
+	while ((unfinished = count_unfinished(ids, nulls, n)) > 0)
+	{
+		MemoryContextReset(context);
+		if (GetCurrentTimestamp() >= progress)
+		{
+			ereport(NOTICE, (errmsg("%d of %d jobs are finished", n - unfinished, n)));
+			progress += PROGRESS_GAP;
+		}
+		s64_roster_wait(next_step(deadline));
+	}
+	s64_roster_cancel_wait();
+	MemoryContextSwitchTo(old);
+	PG_RETURN_VOID();
+}
+
+/* sixtyfour_result(job bigint) → jsonb: its answer, NULL while it has none */
+Datum
+sixtyfour_result(PG_FUNCTION_ARGS)
+{
+	Job			job = get_job(PG_GETARG_INT64(0));
+
+	if (job.answer == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_JSONB_P(job.answer);
+}
+
+/* ---- changing ---- */
+
+static SqlStatement cancel_job = {
+	"UPDATE sixtyfour.job SET state = 'cancelled', finished_at = clock_timestamp(),"
+	" message = NULL, sqlstate = NULL"
+	" WHERE id = $1 AND state IN ('queued', 'sending', 'running', 'uncertain')",
+	1, {INT8OID}, NULL
+};
+
+static SqlStatement retry_job = {
+	"UPDATE sixtyfour.job SET state = 'queued', call = NULL, item = NULL, result = NULL,"
+	" run_at = now(), finished_at = NULL, sqlstate = NULL, message = NULL"
+	" WHERE id = $1 AND state IN ('failed', 'cancelled')",
+	1, {INT8OID}, NULL
+};
+
+static bool
+change_job(SqlStatement *statement, int64 id)
+{
+	Datum		value = Int64GetDatum(id);
+	bool		changed;
+
+	(void) get_job(id);			/* checks the owner */
+	s64_sql_begin();
+	changed = s64_sql_run(statement, &value, NULL) > 0;
+	s64_sql_end();
+	if (changed)
+		s64_roster_wake_at_commit(PROCESS_WORKER);
+	return changed;
+}
+
+/* sixtyfour_cancel(job bigint) → boolean: was there something to cancel? */
+Datum
+sixtyfour_cancel(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(change_job(&cancel_job, PG_GETARG_INT64(0)));
+}
+
+/* sixtyfour_retry(job bigint) → boolean: was it failed or cancelled? */
+Datum
+sixtyfour_retry(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(change_job(&retry_job, PG_GETARG_INT64(0)));
+}
+
+static SqlStatement owners_of_call = {
+	"SELECT DISTINCT owner FROM sixtyfour.job WHERE call = $1",
+	1, {INT8OID}, NULL
+};
+
+static SqlStatement resubmit_call = {
+	"WITH changed AS (UPDATE sixtyfour.call SET state = 'rejected', retry_at = now(),"
+	" finished_at = clock_timestamp(), sqlstate = '08007', message = 'to be submitted again, as a person said'"
+	" WHERE id = $1 AND state IN ('uncertain', 'expired') RETURNING id),"
+	" items AS (UPDATE sixtyfour.call_item SET open = false FROM changed WHERE call_item.call = changed.id)"
+	" SELECT id FROM changed",
+	1, {INT8OID}, NULL
+};
+
+static SqlStatement abandon_call = {
+	"WITH changed AS (UPDATE sixtyfour.call SET state = 'abandoned',"
+	" finished_at = clock_timestamp(), sqlstate = '08007', message = 'abandoned, as a person said; it may have been billed'"
+	" WHERE id = $1 AND state IN ('uncertain', 'expired') RETURNING id),"
+	" items AS (UPDATE sixtyfour.call_item SET open = false FROM changed WHERE call_item.call = changed.id)"
+	" SELECT id FROM changed",
+	1, {INT8OID}, NULL
+};
+
+/* The worker finds it by its epoch, which is nobody's. */
+static SqlStatement name_task = {
+	"UPDATE sixtyfour.call SET state = 'accepted', task_id = $2, epoch = 0,"
+	" accepted_at = clock_timestamp(), sqlstate = NULL, message = NULL"
+	" WHERE id = $1 AND state IN ('uncertain', 'expired')",
+	2, {INT8OID, TEXTOID}, NULL
+};
+
+/* The owner of any of its jobs may decide about a call. */
+static void
+check_call_owner(int64 call)
+{
+	Datum		value = Int64GetDatum(call);
+	uint64		rows;
+	bool		may = false;
+
+	s64_sql_begin();
+	rows = s64_sql_run(&owners_of_call, &value, NULL);
+	for (uint64 i = 0; i < rows && !may; i++)
+	{
+		bool		isnull;
+
+		may = has_privs_of_role(s64_sql_caller(),
+								DatumGetObjectId(s64_sql_value(i, 1, &isnull)));
+	}
+	s64_sql_end();
+	if (!may && !superuser())
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied for call " INT64_FORMAT, call)));
+}
+
+/* sixtyfour_resolve(call bigint, action text) → void */
+Datum
+sixtyfour_resolve(PG_FUNCTION_ARGS)
+{
+	int64		call = PG_GETARG_INT64(0);
+	char	   *action = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	Datum		values[2] = {Int64GetDatum(call), PG_GETARG_DATUM(1)};
+	SqlStatement *statement = &name_task;
+	bool		delivering;
+	bool		changed;
+
+	check_call_owner(call);
+	if (*action == '\0')
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the action must be 'resubmit', 'abandon' or a task id")));
+	if (strcmp(action, "resubmit") == 0)
+		statement = &resubmit_call;
+	else if (strcmp(action, "abandon") == 0)
+		statement = &abandon_call;
+	s64_sql_begin();
+	changed = s64_sql_run(statement, values, NULL) > 0;
+	s64_sql_end();
+	if (!changed)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("call " INT64_FORMAT " is not uncertain", call)));
+	s64_ledger_carry(&call, 1, &delivering);
+	s64_roster_wake_at_commit(PROCESS_WORKER);
+	PG_RETURN_VOID();
+}
+
+/* ---- why ---- */
+
+static char *
+why_queued(const Job *job)
+{
+	ErrorData  *error;
+
+	if (job->foreign)
+		return "It was queued in a database that this one is a copy of, and waits for sixtyfour_resume().";
+	if (!s64_roster_is_there())
+		return "Nobody works on it: sixtyfour is not in shared_preload_libraries.";
+	if (s64_ledger_is_paused())
+		return "The queue of this database is paused until sixtyfour_resume().";
+	if (job->uncommitted)
+		return "It is sent when this transaction commits.";
+	if (s64_account_try(job->server, job->payer, &error) == NULL)
+		return psprintf("It waits until its account can be used: %s.", error->message);
+	if (job->run_at > GetCurrentTimestamp() && job->message != NULL)
+		return psprintf("It is tried again at %s: %s.",
+						timestamptz_to_str(job->run_at), job->message);
+	if (job->run_at > GetCurrentTimestamp())
+		return psprintf("It is not due before %s.", timestamptz_to_str(job->run_at));
+	return "It waits for its turn within the account's rate limit and budget.";
+}
+
+/* sixtyfour_why(job bigint) → text: one sentence */
+Datum
+sixtyfour_why(PG_FUNCTION_ARGS)
+{
+	Job			job = get_job(PG_GETARG_INT64(0));
+	char	   *why;
+
+	if (is_state(&job, "queued"))
+		why = why_queued(&job);
+	else if (is_state(&job, "sending"))
+		why = "Its request is on the way to the service.";
+	else if (is_state(&job, "running"))
+		why = psprintf("The service works on it, as call " INT64_FORMAT ".", job.call);
+	else if (is_state(&job, "uncertain"))
+		why = psprintf("Call " INT64_FORMAT " may have been accepted and billed, but its answer is unknown (%s); use sixtyfour_resolve(" INT64_FORMAT ", ...).",
+					   job.call, job.message ? job.message : "nothing more is known", job.call);
+	else if (is_state(&job, "failed"))
+		why = psprintf("It failed: %s.", job.message ? job.message : "nothing more is known");
+	else if (is_state(&job, "cancelled"))
+		why = "It was cancelled.";
+	else if (strcmp(job.delivery, "pending") == 0)
+		why = "It succeeded; its answer waits to be written to the row.";
+	else if (strcmp(job.delivery, "unapplied") == 0)
+		why = psprintf("It succeeded, but its answer could not be written to the row: %s.",
+					   job.message ? job.message : "nothing more is known");
+	else
+		why = "It succeeded.";
+	PG_RETURN_TEXT_P(cstring_to_text(why));
+}
+
+/* ---- pausing ---- */
+
+static void
+check_database_owner(void)
+{
+	if (!s64_database_ownercheck(MyDatabaseId, GetUserId()))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("must be owner of the database to pause or resume its queue")));
+}
+
+/* sixtyfour_pause() → void: submit nothing until sixtyfour_resume() */
+Datum
+sixtyfour_pause(PG_FUNCTION_ARGS)
+{
+	check_database_owner();
+	s64_ledger_pause();
+	PG_RETURN_VOID();
+}
+
+/* sixtyfour_resume() → void: go on, also with what a copy brought along */
+Datum
+sixtyfour_resume(PG_FUNCTION_ARGS)
+{
+	check_database_owner();
+	s64_ledger_resume();
+	s64_roster_wake_at_commit(PROCESS_WORKER);
+	PG_RETURN_VOID();
+}

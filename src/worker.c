@@ -1,0 +1,308 @@
+/*-------------------------------------------------------------------------
+ *
+ * worker.c
+ *		The background worker: claims jobs, speaks to the service, settles.
+ *
+ * One process per database.  A turn records what has ended, opens calls and
+ * polls tasks, each in short transactions of its own, and then waits with no
+ * transaction open, for sockets, the latch or the next thing that is due.
+ *
+ * What the worker knows and the ledger does not is only when to poll which
+ * task, so a new worker goes on where the last one was.  The exception are
+ * requests that are on their way when a worker dies: their calls are
+ * uncertain.  Hence no error ends the worker; it backs off and goes on.  And
+ * SIGTERM does not end it in the middle of a turn, but lets it wait a moment for
+ * replies that are about to come; a lock_timeout bounds what a turn can take.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_extension.h"
+#include "commands/extension.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/interrupt.h"
+#include "storage/lock.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "flight.h"
+#include "guc.h"
+#include "http.h"
+#include "ledger.h"
+#include "process.h"
+#include "roster.h"
+#include "schedule.h"
+#include "settle.h"
+#include "submit.h"
+#include "tasks.h"
+#include "worker.h"
+
+#define ERROR_PAUSE		INT64CONST(1000000) /* µs, after an error */
+#define STRAGGLERS_GAP	INT64CONST(5000000) /* µs, between two looks for them */
+#define DRAIN_TIME		INT64CONST(300000)	/* µs, for replies before the end */
+#define OBJECT_SUBID	64		/* of the lock that makes the worker the only one */
+
+static struct
+{
+	int64		epoch;
+	TimestampTz submit_at;		/* look at the queue */
+	TimestampTz poll_at;		/* poll the first task */
+	TimestampTz record_at;		/* try again to record what ended */
+	TimestampTz stragglers_at;	/* look for jobs that lag behind their call */
+	TimestampTz idle_since;		/* 0: there is something to do */
+	bool		changed;
+	bool		delivering;
+} worker;
+
+/*
+ * Make sure to be the only worker of the database, besides what the roster
+ * promises: a lock for the session, on nothing else's name.
+ */
+static void
+lock_database(void)
+{
+	LOCKTAG		tag;
+
+	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, ExtensionRelationId,
+					   get_extension_oid("sixtyfour", false), OBJECT_SUBID);
+	if (LockAcquire(&tag, ExclusiveLock, true, true) == LOCKACQUIRE_NOT_AVAIL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("another worker is running in this database")));
+}
+
+static void
+add_tasks(const LedgerTask *tasks, int n)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	for (int i = 0; i < n; i++)
+	{
+		const LedgerTask *task = &tasks[i];
+
+		s64_tasks_add(task->call, task->operation, task->task_id, task->server,
+					  task->payer, task->items, task->expected_cents,
+					  task->accepted_at, now);
+	}
+}
+
+static void
+take_over(void)
+{
+	LedgerTask *tasks;
+	int			n;
+
+	StartTransactionCommand();
+	lock_database();
+	worker.epoch = s64_ledger_take_over();
+	n = s64_ledger_tasks(worker.epoch, &tasks);
+	add_tasks(tasks, n);
+	ForceSyncCommit();
+	CommitTransactionCommand();
+	worker.changed = true;
+	worker.delivering = true;
+	ereport(LOG,
+			(errmsg("sixtyfour: worker started with %d tasks to follow", n)));
+}
+
+/* Tasks that a person named (sixtyfour_resolve) */
+static void
+adopt_tasks(void)
+{
+	LedgerTask *tasks;
+	int			n;
+
+	StartTransactionCommand();
+	if (s64_ledger_adopt(worker.epoch, &tasks, &n))
+	{
+		add_tasks(tasks, n);
+		worker.poll_at = GetCurrentTimestamp();
+	}
+	CommitTransactionCommand();
+}
+
+static void
+carry_stragglers(void)
+{
+	bool		delivering;
+
+	StartTransactionCommand();
+	if (s64_ledger_carry_stragglers(&delivering) > 0)
+		worker.changed = true;
+	worker.delivering |= delivering;
+	CommitTransactionCommand();
+}
+
+static void
+look_around(TimestampTz now)
+{
+	if (s64_roster_was_woken())
+	{
+		worker.submit_at = now;
+		worker.stragglers_at = now;
+		adopt_tasks();
+	}
+	if (worker.stragglers_at > now)
+		return;
+	carry_stragglers();
+	worker.stragglers_at = now + STRAGGLERS_GAP;
+}
+
+static void
+send_requests(TimestampTz now)
+{
+	if (worker.submit_at <= now)
+		worker.submit_at = s64_submit_due(worker.epoch, &worker.changed,
+										  &worker.delivering);
+	worker.poll_at = s64_submit_polls();
+}
+
+/*
+ * After an error in a turn: it is logged, and the turn's transaction undone.
+ * If the extension was dropped that is what it was about; then true.
+ */
+static bool
+recover(void)
+{
+	bool		dropped;
+
+	HOLD_INTERRUPTS();
+	EmitErrorReport();
+	AbortCurrentTransaction();
+	FlushErrorState();
+	RESUME_INTERRUPTS();
+
+	worker.submit_at = GetCurrentTimestamp() + ERROR_PAUSE;
+	worker.stragglers_at = worker.submit_at;
+	StartTransactionCommand();
+	dropped = !OidIsValid(get_extension_oid("sixtyfour", true));
+	CommitTransactionCommand();
+	return dropped;
+}
+
+/* Tell those who wait for what this turn did. */
+static void
+announce(void)
+{
+	if (worker.changed)
+		s64_roster_announce();
+	if (worker.delivering)
+		s64_roster_wake(MyDatabaseId, PROCESS_WRITER);
+	worker.changed = worker.delivering = false;
+}
+
+/* One turn; false if there is no extension any more. */
+static bool
+turn(void)
+{
+	MemoryContext context = CurrentMemoryContext;
+	volatile bool goes_on = true;
+
+	worker.record_at = DT_NOEND;
+	s64_settle_ended(worker.epoch, &worker.record_at, &worker.changed,
+					 &worker.delivering);
+	PG_TRY();
+	{
+		TimestampTz now = GetCurrentTimestamp();
+
+		look_around(now);
+		send_requests(now);
+	}
+	PG_CATCH();
+	{
+		goes_on = !recover();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	announce();
+	s64_roster_report(s64_tasks_count() + s64_flight_count() > 0 ? "working" : "idle",
+					  s64_tasks_count() + s64_flight_count());
+	pgstat_report_stat(true);
+	return goes_on;
+}
+
+/* ms until the next thing is due */
+static long
+time_to_wait(void)
+{
+	TimestampTz next = Min(worker.submit_at, worker.poll_at);
+	TimestampTz now = GetCurrentTimestamp();
+
+	next = Min(next, worker.record_at);
+	next = Min(next, worker.stragglers_at);
+	if (next <= now)
+		return 0;
+	return (long) Min((next - now + 999) / 1000, 60000);
+}
+
+/* Has there been nothing to do for so long that the worker should leave? */
+static bool
+idles(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (s64_tasks_count() + s64_flight_count() > 0 || worker.submit_at <= now ||
+		worker.record_at != DT_NOEND)
+		worker.idle_since = 0;
+	else if (worker.idle_since == 0)
+		worker.idle_since = now;
+	return worker.idle_since != 0 &&
+		now - worker.idle_since >= s64_guc_idle_timeout * INT64CONST(1000000);
+}
+
+/* Before the end: give the replies to what was sent a moment to come. */
+static void
+drain(void)
+{
+	TimestampTz until = GetCurrentTimestamp() + DRAIN_TIME;
+
+	for (;;)
+	{
+		int64		left = until - GetCurrentTimestamp();
+
+		s64_settle_ended(worker.epoch, &worker.record_at, &worker.changed,
+						 &worker.delivering);
+		if (left <= 0 || s64_flight_submissions() == 0)
+			break;
+		s64_http_wait((long) (left + 999) / 1000);
+	}
+	announce();
+}
+
+static void
+work(void)
+{
+	MemoryContext context = AllocSetContextCreate(TopMemoryContext,
+												  "sixtyfour worker turn",
+												  ALLOCSET_DEFAULT_SIZES);
+
+	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
+	SetConfigOption("lock_timeout", "2s", PGC_SUSET, PGC_S_OVERRIDE);
+	worker.submit_at = worker.stragglers_at = 0;
+	worker.poll_at = worker.record_at = DT_NOEND;
+	take_over();
+	while (s64_process_goes_on() && !ShutdownRequestPending)
+	{
+		MemoryContextSwitchTo(context);
+		MemoryContextReset(context);
+		if (!turn())
+			return;
+		if (idles() &&
+			s64_roster_leave(worker.submit_at == DT_NOEND ? 0 : worker.submit_at))
+			return;
+		pgstat_report_activity(STATE_IDLE, NULL);
+		s64_http_wait(time_to_wait());
+		CHECK_FOR_INTERRUPTS();
+	}
+	drain();
+}
+
+void
+s64_worker_main(Datum arg)
+{
+	s64_process_run(PROCESS_WORKER, DatumGetObjectId(arg), work);
+}

@@ -355,13 +355,13 @@ CREATE TABLE sixtyfour.result (
 );
 CREATE INDEX result_question ON sixtyfour.result (fingerprint, account, created_at);
 
-SELECT pg_catalog.pg_extension_config_dump('sixtyfour.state', ''),
-	   pg_catalog.pg_extension_config_dump('sixtyfour.enrichment', ''),
-	   pg_catalog.pg_extension_config_dump('sixtyfour.enrichment_id_seq', ''),
-	   pg_catalog.pg_extension_config_dump('sixtyfour.job', ''),
-	   pg_catalog.pg_extension_config_dump('sixtyfour.job_id_seq', ''),
-	   pg_catalog.pg_extension_config_dump('sixtyfour.call', ''),
-	   pg_catalog.pg_extension_config_dump('sixtyfour.call_id_seq', ''),
-	   pg_catalog.pg_extension_config_dump('sixtyfour.call_item', ''),
-	   pg_catalog.pg_extension_config_dump('sixtyfour.result', ''),
-	   pg_catalog.pg_extension_config_dump('sixtyfour.result_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('sixtyfour.state', '');
+SELECT pg_catalog.pg_extension_config_dump('sixtyfour.enrichment', '');
+SELECT pg_catalog.pg_extension_config_dump('sixtyfour.enrichment_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('sixtyfour.job', '');
+SELECT pg_catalog.pg_extension_config_dump('sixtyfour.job_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('sixtyfour.call', '');
+SELECT pg_catalog.pg_extension_config_dump('sixtyfour.call_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('sixtyfour.call_item', '');
+SELECT pg_catalog.pg_extension_config_dump('sixtyfour.result', '');
+SELECT pg_catalog.pg_extension_config_dump('sixtyfour.result_id_seq', '');

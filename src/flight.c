@@ -15,6 +15,7 @@
 #include "flight.h"
 #include "guc.h"
 #include "http.h"
+#include "sql.h"
 
 static int	under_way = 0;
 static int	submissions = 0;
@@ -122,7 +123,7 @@ s64_flight_next(void)
 	if (transfer == NULL)
 		return NULL;
 	flight = s64_http_tag(transfer);
-	StartTransactionCommand();
+	s64_sql_start_transaction();
 	read_outcome(flight);
 	CommitTransactionCommand();
 	s64_http_finish(transfer);

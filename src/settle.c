@@ -24,6 +24,7 @@
 #include "report.h"
 #include "schedule.h"
 #include "settle.h"
+#include "sql.h"
 #include "task.h"
 #include "tasks.h"
 
@@ -406,7 +407,7 @@ record_in_transaction(int64 epoch, int n, bool *changed, bool *delivering)
 	int			i = 0;
 	dlist_mutable_iter iter;
 
-	StartTransactionCommand();
+	s64_sql_start_transaction();
 	calls = palloc(n * sizeof(int64));
 	dlist_foreach_modify(iter, &ended)
 	{

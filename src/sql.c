@@ -10,6 +10,7 @@
 #include "access/htup_details.h"
 #include "access/genam.h"
 #include "access/table.h"
+#include "access/xact.h"
 #include "catalog/pg_extension.h"
 #include "commands/extension.h"
 #include "miscadmin.h"
@@ -23,6 +24,7 @@
 
 static Oid	saved_user;
 static int	saved_context;
+static bool snapshot_pushed;	/* background processes have none of their own */
 
 /* The owner of the installed extension; InvalidOid if it is not installed */
 static Oid
@@ -50,6 +52,13 @@ extension_owner(void)
 }
 
 void
+s64_sql_start_transaction(void)
+{
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+}
+
+void
 s64_sql_begin(void)
 {
 	Oid			owner = extension_owner();
@@ -60,6 +69,9 @@ s64_sql_begin(void)
 				 errmsg("extension sixtyfour is not installed in this database")));
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
+	snapshot_pushed = !ActiveSnapshotSet();
+	if (snapshot_pushed)
+		PushActiveSnapshot(GetTransactionSnapshot());
 	GetUserIdAndSecContext(&saved_user, &saved_context);
 	SetUserIdAndSecContext(owner, saved_context | SECURITY_LOCAL_USERID_CHANGE |
 						   SECURITY_NOFORCE_RLS);
@@ -69,6 +81,8 @@ void
 s64_sql_end(void)
 {
 	SetUserIdAndSecContext(saved_user, saved_context);
+	if (snapshot_pushed)
+		PopActiveSnapshot();
 	SPI_finish();
 }
 

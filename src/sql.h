@@ -32,6 +32,12 @@ typedef struct SqlStatement
 } SqlStatement;
 
 /*
+ * Begin a transaction in a background process: StartTransactionCommand() with
+ * a clock, as now() would otherwise stand still (only tcop/postgres.c winds it).
+ */
+extern void s64_sql_start_transaction(void);
+
+/*
  * Connect to SPI as the owner of the extension.  Raises 55000 if the
  * extension is not installed in this database.
  */

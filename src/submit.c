@@ -23,6 +23,7 @@
 #include "meter.h"
 #include "schedule.h"
 #include "settle.h"
+#include "sql.h"
 #include "submit.h"
 #include "tasks.h"
 
@@ -47,14 +48,14 @@ typedef struct Payer
 } Payer;
 
 /* Jobs that can travel together */
-typedef struct Group
+typedef struct Batch
 {
 	Payer	   *payer;
 	const Endpoint *endpoint;
 	char	   *manner;
 	const LedgerJob **jobs;
 	int			njobs;
-} Group;
+} Batch;
 
 /* What one pass over the queue gathers, all in the transaction's context */
 typedef struct Pass
@@ -138,11 +139,11 @@ blocked_payers(const Pass *pass)
 
 /* ---- groups ---- */
 
-static Group *
+static Batch *
 get_group(Pass *pass, Payer *payer, const LedgerJob *job)
 {
 	char	   *manner = "";
-	Group	   *group;
+	Batch	   *group;
 	ListCell   *lc;
 
 	if (job->endpoint->bulk_path != NULL)
@@ -158,7 +159,7 @@ get_group(Pass *pass, Payer *payer, const LedgerJob *job)
 			strcmp(group->manner, manner) == 0)
 			return group;
 	}
-	group = palloc0(sizeof(Group));
+	group = palloc0(sizeof(Batch));
 	group->payer = payer;
 	group->endpoint = job->endpoint;
 	group->manner = manner;
@@ -169,7 +170,7 @@ get_group(Pass *pass, Payer *payer, const LedgerJob *job)
 
 /* Is the same question in the group already?  It then waits for that call. */
 static bool
-is_asked(const Group *group, const LedgerJob *job)
+is_asked(const Batch *group, const LedgerJob *job)
 {
 	for (int i = 0; i < group->njobs; i++)
 	{
@@ -185,7 +186,7 @@ static void
 sort_job(Pass *pass, const LedgerJob *job)
 {
 	Payer	   *payer;
-	Group	   *group;
+	Batch	   *group;
 
 	if (job->endpoint == NULL)
 	{
@@ -305,7 +306,7 @@ open_call(Pass *pass, Payer *payer, const LedgerJob **jobs, int n)
 
 /* Does a bulk that is not full wait for more? */
 static bool
-lingers(Pass *pass, const Group *group, int n)
+lingers(Pass *pass, const Batch *group, int n)
 {
 	TimestampTz until = group->jobs[0]->position.run_at + LINGER;
 
@@ -316,7 +317,7 @@ lingers(Pass *pass, const Group *group, int n)
 }
 
 static void
-open_calls(Pass *pass, Group *group, int room)
+open_calls(Pass *pass, Batch *group, int room)
 {
 	int			done = 0;
 
@@ -384,7 +385,7 @@ s64_submit_due(int64 epoch, bool *changed, bool *delivering)
 	pass->again = DT_NOEND;
 	PG_TRY();
 	{
-		StartTransactionCommand();
+		s64_sql_start_transaction();
 		MemoryContextSwitchTo(context);
 		gather(pass);
 		if (pass->flights != NIL)
@@ -503,7 +504,7 @@ s64_submit_polls(void)
 	pass->again = DT_NOEND;
 	PG_TRY();
 	{
-		StartTransactionCommand();
+		s64_sql_start_transaction();
 		MemoryContextSwitchTo(context);
 		prepare_polls(pass, now);
 		CommitTransactionCommand();

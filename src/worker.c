@@ -37,6 +37,7 @@
 #include "roster.h"
 #include "schedule.h"
 #include "settle.h"
+#include "sql.h"
 #include "submit.h"
 #include "tasks.h"
 #include "worker.h"
@@ -96,7 +97,7 @@ take_over(void)
 	LedgerTask *tasks;
 	int			n;
 
-	StartTransactionCommand();
+	s64_sql_start_transaction();
 	lock_database();
 	worker.epoch = s64_ledger_take_over();
 	n = s64_ledger_tasks(worker.epoch, &tasks);
@@ -116,7 +117,7 @@ adopt_tasks(void)
 	LedgerTask *tasks;
 	int			n;
 
-	StartTransactionCommand();
+	s64_sql_start_transaction();
 	if (s64_ledger_adopt(worker.epoch, &tasks, &n))
 	{
 		add_tasks(tasks, n);
@@ -130,7 +131,7 @@ carry_stragglers(void)
 {
 	bool		delivering;
 
-	StartTransactionCommand();
+	s64_sql_start_transaction();
 	if (s64_ledger_carry_stragglers(&delivering) > 0)
 		worker.changed = true;
 	worker.delivering |= delivering;
@@ -178,7 +179,7 @@ recover(void)
 
 	worker.submit_at = GetCurrentTimestamp() + ERROR_PAUSE;
 	worker.stragglers_at = worker.submit_at;
-	StartTransactionCommand();
+	s64_sql_start_transaction();
 	dropped = !OidIsValid(get_extension_oid("sixtyfour", true));
 	CommitTransactionCommand();
 	return dropped;

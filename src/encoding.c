@@ -125,8 +125,10 @@ s64_encoding_read_json(char *text, size_t len, char **why)
 		MemoryContextSwitchTo(context);
 		edata = CopyErrorData();
 		category = ERRCODE_TO_CATEGORY(edata->sqlerrcode);
+		/* the last: there is no conversion for a database in SQL_ASCII */
 		if (category != ERRCODE_DATA_EXCEPTION &&
-			category != ERRCODE_PROGRAM_LIMIT_EXCEEDED)
+			category != ERRCODE_PROGRAM_LIMIT_EXCEEDED &&
+			category != ERRCODE_FEATURE_NOT_SUPPORTED)
 			PG_RE_THROW();
 		FlushErrorState();
 		*why = describe_error(edata);

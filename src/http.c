@@ -33,6 +33,7 @@
  */
 #include "postgres.h"
 
+#include <poll.h>
 #include <signal.h>
 #include <sys/epoll.h>
 #include <time.h>
@@ -80,6 +81,8 @@ struct HttpTransfer
 	size_t		body_taken;		/* bytes of it that libcurl has taken */
 	bool		once;
 	bool		requested;		/* a connection stood, and was to be used */
+	bool		stale;			/* the connection was closed by the service */
+	bool		headers_ended;	/* of the reply */
 
 	char	   *answer;			/* body received so far, or NULL */
 	size_t		answer_len;
@@ -175,6 +178,30 @@ on_timer(CURLM *multi, long timeout_ms, void *arg)
 	return 0;
 }
 
+/*
+ * Has the service closed the connection that is to be used again?  libcurl 8.22
+ * and newer does not look at one that was used within the last second.  The end
+ * of TLS comes as data; but where other requests may share the connection, data
+ * says nothing.
+ */
+static bool
+is_closed(CURL *easy)
+{
+	struct pollfd ready = {.events = POLLRDHUP};
+	curl_socket_t fd;
+	long		connects;
+
+	if (curl_easy_getinfo(easy, CURLINFO_NUM_CONNECTS, &connects) != CURLE_OK ||
+		connects > 0 ||
+		curl_easy_getinfo(easy, CURLINFO_ACTIVESOCKET, &fd) != CURLE_OK ||
+		fd == CURL_SOCKET_BAD)
+		return false;
+	if (pool.running == 1)
+		ready.events |= POLLIN;
+	ready.fd = fd;
+	return poll(&ready, 1, 0) > 0;
+}
+
 /* Before a request goes onto a connection, for the first time or again */
 static int
 on_request(void *arg, char *ip, char *local_ip, int port, int local_port)
@@ -183,6 +210,11 @@ on_request(void *arg, char *ip, char *local_ip, int port, int local_port)
 
 	if (t->once && t->requested && (t->body == NULL || t->body_taken > 0))
 		return CURL_PREREQFUNC_ABORT;
+	if (t->once && !t->requested && is_closed(t->easy))
+	{
+		t->stale = true;
+		return CURL_PREREQFUNC_ABORT;
+	}
 	t->requested = true;
 	return CURL_PREREQFUNC_OK;
 }
@@ -209,6 +241,19 @@ on_rewind(void *arg, curl_off_t offset, int origin)
 		return CURL_SEEKFUNC_FAIL;
 	t->body_taken = offset;
 	return CURL_SEEKFUNC_OK;
+}
+
+/*
+ * A line of the reply's head.  libcurl takes a connection that is closed within
+ * the head for the end of an empty reply, so look for the blank line.
+ */
+static size_t
+on_header(char *line, size_t size, size_t nmemb, void *arg)
+{
+	HttpTransfer *t = arg;
+
+	t->headers_ended = line[0] == '\r' || line[0] == '\n';
+	return size * nmemb;
 }
 
 /* Make room for n more bytes and a NUL. */
@@ -374,8 +419,9 @@ set_headers(HttpTransfer *t, const HttpRequest *request)
 
 	/* never wait for "100 Continue" */
 	ok = add_header(t, "Accept: application/json") && add_header(t, "Expect:");
-	if (ok && request->json_body)
-		ok = add_header(t, "Content-Type: application/json");
+	if (ok)
+		ok = add_header(t, request->json_body ? "Content-Type: application/json"
+						: "Content-Type:");
 	if (ok && request->api_key != NULL)
 	{
 		int			len = snprintf(line, sizeof(line), "x-api-key: %s",
@@ -456,6 +502,8 @@ set_answer(HttpTransfer *t, const HttpRequest *request)
 	t->max_answer = request->max_response;
 	rc |= curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_answer);
 	rc |= curl_easy_setopt(easy, CURLOPT_WRITEDATA, t);
+	rc |= curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, on_header);
+	rc |= curl_easy_setopt(easy, CURLOPT_HEADERDATA, t);
 	rc |= curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, t->error);
 	rc |= curl_easy_setopt(easy, CURLOPT_PRIVATE, t);
 	return rc == CURLE_OK;
@@ -562,7 +610,7 @@ classify_end(const HttpTransfer *t, CURLcode rc)
 	switch (rc)
 	{
 		case CURLE_OK:
-			return HTTP_ANSWERED;
+			return t->headers_ended ? HTTP_ANSWERED : HTTP_LOST;
 		case CURLE_COULDNT_RESOLVE_PROXY:
 		case CURLE_COULDNT_RESOLVE_HOST:
 		case CURLE_COULDNT_CONNECT:
@@ -578,15 +626,35 @@ classify_end(const HttpTransfer *t, CURLcode rc)
 			return t->requested ? HTTP_TIMED_OUT : HTTP_NO_CONNECTION;
 		case CURLE_WRITE_ERROR:
 			return t->too_large ? HTTP_TOO_LARGE : HTTP_FAILED;
+		case CURLE_UNSUPPORTED_PROTOCOL:	/* also HTTP/0.9, or garbage */
+			return t->requested ? HTTP_LOST : HTTP_FAILED;
 		case CURLE_OUT_OF_MEMORY:
 		case CURLE_FAILED_INIT:
-		case CURLE_UNSUPPORTED_PROTOCOL:
 		case CURLE_URL_MALFORMAT:
 		case CURLE_NOT_BUILT_IN:
 		case CURLE_BAD_FUNCTION_ARGUMENT:
 			return HTTP_FAILED;
 		default:
 			return t->requested ? HTTP_LOST : HTTP_NO_CONNECTION;
+	}
+}
+
+/* What a failed transfer is called, in words of those who made the request */
+static const char *
+describe_end(const HttpTransfer *t, CURLcode rc)
+{
+	if (t->no_memory)
+		return "out of memory";
+	switch (rc)
+	{
+		case CURLE_OK:
+			return "The connection was closed within the head of the reply";
+		case CURLE_SEND_FAIL_REWIND:
+		case CURLE_ABORTED_BY_CALLBACK:
+			/* our callbacks refused to send the request a second time */
+			return "The connection was closed before a reply came";
+		default:
+			return t->error[0] != '\0' ? t->error : curl_easy_strerror(rc);
 	}
 }
 
@@ -604,17 +672,18 @@ number_header(CURL *easy, const char *name)
 	return end == header->value || number < 0 ? -1 : number;
 }
 
-/* Retry-After, which is a number of seconds or a date; libcurl reads both */
+/* Retry-After, which is a number of seconds, or a date that libcurl reads */
 static int64
 retry_after_header(CURL *easy)
 {
 	struct curl_header *header;
-	curl_off_t	seconds = 0;
+	curl_off_t	seconds = number_header(easy, "Retry-After");
 
-	if (curl_easy_header(easy, "Retry-After", 0, CURLH_HEADER, -1, &header) != CURLHE_OK)
-		return -1;
+	if (seconds >= 0 ||
+		curl_easy_header(easy, "Retry-After", 0, CURLH_HEADER, -1, &header) != CURLHE_OK)
+		return seconds;
 	curl_easy_getinfo(easy, CURLINFO_RETRY_AFTER, &seconds);
-	return seconds;
+	return Max(seconds, 0);
 }
 
 static void
@@ -627,15 +696,27 @@ fill_reply(HttpTransfer *t, CURLcode rc)
 	curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
 	curl_easy_getinfo(t->easy, CURLINFO_CONTENT_TYPE, &reply->content_type);
 	reply->end = classify_end(t, rc);
-	reply->error = t->no_memory ? "out of memory"
-		: t->error[0] != '\0' ? t->error : curl_easy_strerror(rc);
+	reply->error = describe_end(t, rc);
 	reply->sent = s64_http_sent(t);
-	reply->status = (int) status;
+	reply->status = t->headers_ended ? (int) status : 0;
 	reply->body = t->answer ? t->answer : empty;
 	reply->body_len = t->answer_len;
 	reply->retry_after = retry_after_header(t->easy);
 	reply->remaining = number_header(t->easy, "X-RateLimit-Remaining");
 	reply->elapsed = monotonic_us() - t->started;
+}
+
+/* Start anew, on a new connection, what found its connection closed. */
+static bool
+start_again(HttpTransfer *t)
+{
+	if (!t->stale)
+		return false;
+	t->stale = false;
+	t->error[0] = '\0';
+	curl_multi_remove_handle(pool.multi, t->easy);
+	return curl_easy_setopt(t->easy, CURLOPT_FRESH_CONNECT, 1L) == CURLE_OK &&
+		curl_multi_add_handle(pool.multi, t->easy) == CURLM_OK;
 }
 
 /* Move transfers that have ended from libcurl to pool.ended. */
@@ -653,6 +734,8 @@ collect_ended(void)
 		if (message->msg != CURLMSG_DONE)
 			continue;
 		curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &t);
+		if (start_again(t))
+			continue;
 		fill_reply(t, rc);
 		remove_from_multi(t);
 		t->state = TRANSFER_ENDED;

@@ -19,6 +19,7 @@
 
 #define RAW_MAX			8192	/* bytes of an unreadable answer shown */
 #define SAID_MAX		1024	/* bytes of an error message shown */
+#define KEY_BEGINNING	6		/* bytes of a key that tell something */
 #define DEFAULT_RETRY	60		/* s; the service's advice after a 429 */
 #define RETRY_MAX		86400	/* s */
 
@@ -48,7 +49,10 @@ static const struct
 	{500, 599, OUTCOME_SERVICE_FAILED, BILLING_UNCERTAIN},
 };
 
-/* Overwrite every occurrence of the key. */
+/*
+ * Overwrite every occurrence of the key, and at the end, where the text may have
+ * been cut, a beginning of it.
+ */
 static void
 blot_out(char *text, size_t len, const char *key)
 {
@@ -59,6 +63,11 @@ blot_out(char *text, size_t len, const char *key)
 	{
 		memset(p, '*', key_len);
 		p += key_len;
+	}
+	for (size_t n = Min(key_len, len); n >= KEY_BEGINNING; n--)
+	{
+		if (memcmp(text + len - n, key, n) == 0)
+			memset(text + len - n, '*', n);
 	}
 }
 

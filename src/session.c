@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "miscadmin.h"
+#include "storage/ipc.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
@@ -29,6 +30,8 @@ typedef struct Exchange
 	TimestampTz started;
 	TimestampTz deadline;
 	HttpTransfer *transfer;		/* while one is under way */
+	int64		reserved;		/* cents set aside for it ... */
+	TimestampTz reserved_at;	/* ... and when */
 } Exchange;
 
 /*
@@ -90,18 +93,19 @@ expected_price(const Exchange *exchange)
 }
 
 static void
-reserve_money(Exchange *exchange, int64 cents, TimestampTz now)
+reserve_money(Exchange *exchange)
 {
+	int64		cents = expected_price(exchange);
 	MeterReading reading;
 
-	if (!s64_meter_reserve(exchange->account, cents, now, &reading))
+	if (!s64_meter_reserve(exchange->account, cents, exchange->reserved_at, &reading))
 		s64_report_no_budget(exchange->request->what, exchange->account, cents,
 							 reading.spent_today + reading.at_risk);
+	exchange->reserved = cents;
 }
 
 static void
-settle_money(Exchange *exchange, const Outcome *outcome, int64 reserved,
-			 TimestampTz since)
+settle_money(Exchange *exchange, const Outcome *outcome)
 {
 	int64		cents = 0;
 
@@ -109,8 +113,9 @@ settle_money(Exchange *exchange, const Outcome *outcome, int64 reserved,
 	if (outcome->billing == BILLING_UNCERTAIN)
 		return;
 	if (outcome->billing == BILLING_DONE)
-		cents = outcome->cents >= 0 ? outcome->cents : reserved;
-	s64_meter_settle(exchange->account, reserved, cents, since);
+		cents = outcome->cents >= 0 ? outcome->cents : exchange->reserved;
+	s64_meter_settle(exchange->account, exchange->reserved, cents,
+					 exchange->reserved_at);
 }
 
 static void
@@ -126,6 +131,34 @@ log_exchange(const Exchange *exchange, const Outcome *outcome)
 			 errhidecontext(true)));
 }
 
+/*
+ * The wait for a transfer ends in an error, or the process ends.  Money was
+ * not spent if the request had not gone out.
+ */
+static void
+give_up(int code, Datum arg)
+{
+	Exchange   *exchange = (Exchange *) DatumGetPointer(arg);
+
+	if (!s64_http_sent(exchange->transfer))
+		s64_meter_settle(exchange->account, exchange->reserved, 0,
+						 exchange->reserved_at);
+}
+
+static void
+wait_for_end(Exchange *exchange)
+{
+	PG_ENSURE_ERROR_CLEANUP(give_up, PointerGetDatum(exchange));
+	{
+		while (s64_http_next() != exchange->transfer)
+		{
+			s64_http_wait(-1);
+			CHECK_FOR_INTERRUPTS();
+		}
+	}
+	PG_END_ENSURE_ERROR_CLEANUP(give_up, PointerGetDatum(exchange));
+}
+
 /* Send the request once and wait for its end. */
 static Outcome *
 try_once(Exchange *exchange)
@@ -139,11 +172,7 @@ try_once(Exchange *exchange)
 
 	transfer = s64_http_start(&transfer_request);
 	exchange->transfer = transfer;
-	while (s64_http_next() != transfer)
-	{
-		s64_http_wait(-1);
-		CHECK_FOR_INTERRUPTS();
-	}
+	wait_for_end(exchange);
 	exchange->transfer = NULL;
 	outcome = s64_outcome_read(s64_http_reply(transfer), exchange->request->answer,
 							   exchange->request->paid, account->api_key);
@@ -158,17 +187,17 @@ metered_try(Exchange *exchange)
 {
 	const Account *account = exchange->account;
 	bool		paid = exchange->request->paid;
-	int64		reserved = paid ? expected_price(exchange) : 0;
 	TimestampTz now;
 	Outcome    *outcome;
 
 	take_slot(exchange);
-	now = GetCurrentTimestamp();
+	exchange->reserved_at = GetCurrentTimestamp();
+	exchange->reserved = 0;
 	if (paid)
-		reserve_money(exchange, reserved, now);
+		reserve_money(exchange);
 	outcome = try_once(exchange);
 	if (paid)
-		settle_money(exchange, outcome, reserved, now);
+		settle_money(exchange, outcome);
 
 	now = GetCurrentTimestamp();
 	if (outcome->kind == OUTCOME_RATE_LIMITED)

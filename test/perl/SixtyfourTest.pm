@@ -74,6 +74,87 @@ sub sql_error
 	return \%error;
 }
 
+# 1 in a run under valgrind, where counts are small and times mean nothing
+sub slow { return $ENV{SIXTYFOUR_SLOW} ? 1 : 0; }
+
+# Wait until $condition->() is true, looking often; false if it never is.
+sub poll_until
+{
+	my ($condition) = @_;
+	foreach (1 .. 200 * $PostgreSQL::Test::Utils::timeout_default)
+	{
+		return 1 if $condition->();
+		select undef, undef, undef, 0.005;
+	}
+	return 0;
+}
+
+# make_certificate("dir/name"): an authority (name-ca.pem), and a certificate
+# (name.pem, name.key) by it for a server on 127.0.0.1
+sub make_certificate
+{
+	my ($base) = @_;
+	my @new = qw(openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes);
+
+	append_to_file("$base.ext", "subjectAltName=IP:127.0.0.1\n");
+	foreach my $command (
+		[ @new, qw(-x509 -days 2 -subj), "/CN=authority of $base" =~ s{(?<=.)/}{ }gr,
+			'-keyout', "$base-ca.key", '-out', "$base-ca.pem" ],
+		[ @new, qw(-subj /CN=service -keyout), "$base.key", '-out', "$base.csr" ],
+		[ qw(openssl x509 -req -days 2 -CAcreateserial -in), "$base.csr",
+			'-CA', "$base-ca.pem", '-CAkey', "$base-ca.key",
+			'-extfile', "$base.ext", '-out', "$base.pem" ])
+	{
+		system_log(@$command) == 0 or die 'openssl failed';
+	}
+	return;
+}
+
+# The ways in which a statement is stopped from outside.  Each has a name, SQL
+# for the session before the statement (setup), how to do it to a session (act),
+# the SQLSTATE and message that follow, and the ms (late) after which it comes
+# by itself.  $watcher is another session.
+sub ways_to_stop
+{
+	my ($watcher, $timeout) = @_;
+	my $by_function = sub {
+		my ($function) = @_;
+		return sub { $watcher->value("SELECT $function(" . $_[0]->pid . ')'); };
+	};
+
+	return (
+		{   name  => 'statement_timeout',
+			setup => "SET statement_timeout = $timeout",
+			late  => $timeout,
+			act   => sub { },
+			error => [ '57014', 'canceling statement due to statement timeout' ] },
+		{   name  => 'Ctrl-C',
+			act   => sub { $_[0]->cancel; },
+			error => [ '57014', 'canceling statement due to user request' ] },
+		{   name  => 'pg_cancel_backend',
+			act   => $by_function->('pg_cancel_backend'),
+			error => [ '57014', 'canceling statement due to user request' ] },
+		{   name  => 'pg_terminate_backend',
+			act   => $by_function->('pg_terminate_backend'),
+			error => [ '57P01', 'terminating connection due to administrator command' ] });
+}
+
+# Run a statement and stop it once $started->($session) returns; returns the
+# reply and the ms that stopping took.
+sub stop_statement
+{
+	my ($session, $sql, $started, $way) = @_;
+
+	$session->value($way->{setup}) if $way->{setup};
+	$session->send($sql);
+	$started->($session) or die "the statement does not wait as it should";
+	my $begin = $session->now;
+	$way->{act}->($session);
+	my $reply = $session->receive;
+	return ($reply, 1000 * $reply->{elapsed} - $way->{late}) if $way->{late};
+	return ($reply, 1000 * ($reply->{at} - $begin));
+}
+
 package SixtyfourTest::Mock;
 
 use strict;
@@ -175,6 +256,339 @@ sub DESTROY
 	my ($self) = @_;
 	local ($?, $!);
 	$self->stop;
+	return;
+}
+
+# A mock that speaks TLS, started with --tls-cert and --tls-key.  Its control
+# side is spoken to by Python, whose TLS is always there.
+package SixtyfourTest::TlsMock;
+
+use strict;
+use warnings FATAL => 'all';
+
+use Carp;
+use IPC::Open2;
+
+our @ISA = ('SixtyfourTest::Mock');
+
+# Reads [method, url, body] from each line, writes the answer as a line.
+my $talk = <<'PYTHON';
+import json, ssl, sys, urllib.request
+opener = urllib.request.build_opener(
+    urllib.request.ProxyHandler({}),
+    urllib.request.HTTPSHandler(context=ssl._create_unverified_context()))
+for line in sys.stdin:
+    method, url, body = json.loads(line)
+    request = urllib.request.Request(
+        url, body.encode() if body else None, method=method,
+        headers={"Content-Type": "application/json"})
+    with opener.open(request, timeout=120) as reply:
+        print(json.dumps(json.load(reply)), flush=True)
+PYTHON
+
+sub control
+{
+	my ($self, $method, $path, $body) = @_;
+	my $python = $ENV{PYTHON} // '/usr/bin/python3';
+
+	open2($self->{from_python}, $self->{to_python}, $python, '-uc', $talk)
+	  unless $self->{to_python};
+	my $text = defined $body ? $json->encode($body) : '';
+	syswrite($self->{to_python},
+		$json->encode([ $method, "$self->{url}/_mock/$path", $text ]) . "\n");
+	my $answer = readline $self->{from_python};
+	croak "$method /_mock/$path failed" unless defined $answer;
+	return $json->decode($answer);
+}
+
+# A session of its own, spoken to in PostgreSQL's protocol: a statement can be
+# sent and awaited apart from each other, and times are not psql's.
+#
+#	my $session = SixtyfourTest::Session->new($node);
+#	$session->send("SELECT ...");		# then, for example:
+#	$session->cancel;
+#	my $reply = $session->receive;
+#	is($reply->{error}{sqlstate}, '57014');
+package SixtyfourTest::Session;
+
+use strict;
+use warnings FATAL => 'all';
+
+use Carp;
+use IO::Select;
+use IO::Socket::UNIX;
+use Time::HiRes qw(clock_gettime CLOCK_MONOTONIC);
+
+my $patience = $ENV{PG_TEST_TIMEOUT_DEFAULT} || 180;
+my %fields   = (
+	S => 'severity', C => 'sqlstate', M => 'message',
+	D => 'detail', H => 'hint', W => 'context');
+
+# new($node, user => ..., database => ...)
+sub new
+{
+	my ($class, $node, %options) = @_;
+	my $self = bless { node => $node, buffer => '' }, $class;
+	my %start = (
+		user     => $options{user}     // $ENV{PGUSER} // scalar getpwuid($<),
+		database => $options{database} // 'postgres');
+
+	$self->{socket} = open_socket($node);
+	my $packet = pack('N', 196608) . join '', map { "$_\0" } %start, '';
+	$self->{socket}->syswrite(pack('N', 4 + length $packet) . $packet);
+	my $reply = $self->receive;
+	croak "no session: $reply->{error}{message}" if $reply->{error};
+	return $self;
+}
+
+sub open_socket
+{
+	my ($node) = @_;
+	my $path = $node->host . '/.s.PGSQL.' . $node->port;
+	return IO::Socket::UNIX->new(Peer => $path) // croak "connect to $path: $!";
+}
+
+sub pid { return $_[0]{pid}; }
+sub now { return clock_gettime(CLOCK_MONOTONIC); }
+
+# Send statements; receive() must follow.
+sub send
+{
+	my ($self, $sql) = @_;
+	$self->{sent} = now();
+	$self->{socket}->syswrite('Q' . pack('N', 5 + length $sql) . "$sql\0");
+	return;
+}
+
+# One message of the server, as (type, content); nothing if it is gone
+sub message
+{
+	my ($self) = @_;
+	my $until = now() + $patience;
+
+	for (;;)
+	{
+		my ($type, $length) = unpack 'aN', $self->{buffer};
+		if (length $self->{buffer} >= 5 && length $self->{buffer} > $length)
+		{
+			my $content = substr $self->{buffer}, 5, $length - 4;
+			substr($self->{buffer}, 0, $length + 1) = '';
+			return ($type, $content);
+		}
+		IO::Select->new($self->{socket})->can_read($until - now())
+		  or croak "the server does not answer";
+		return
+		  unless $self->{socket}->sysread($self->{buffer}, 65536, length $self->{buffer});
+	}
+}
+
+# The outcome of what was sent: rows (arrays of texts), error, notices, whether
+# the server closed the connection, and seconds since send()
+sub receive
+{
+	my ($self) = @_;
+	my %reply = (rows => [], notices => [], closed => 0);
+
+	for (;;)
+	{
+		my ($type, $content) = $self->message;
+		$reply{closed} = 1 unless defined $type;
+		last if !defined $type || $type eq 'Z';
+		if ($type eq 'E' || $type eq 'N')
+		{
+			my $said = said($content);
+			$reply{error} //= $said if $type eq 'E';
+			push @{ $reply{notices} }, $said if $type eq 'N';
+			$reply{at} //= now();
+		}
+		elsif ($type eq 'D')
+		{
+			push @{ $reply{rows} }, row($content);
+		}
+		elsif ($type eq 'K')
+		{
+			@{$self}{qw(pid secret)} = unpack 'NN', $content;
+		}
+	}
+	$reply{at} //= now();
+	$reply{elapsed} = $reply{at} - ($self->{sent} // $reply{at});
+	return \%reply;
+}
+
+sub said
+{
+	my %raw  = map { substr($_, 0, 1) => substr($_, 1) } grep { length } split /\0/, $_[0];
+	my %said = map { $fields{$_} => $raw{$_} // '' } keys %fields;
+	return \%said;
+}
+
+sub row
+{
+	my ($content) = @_;
+	my ($n, $at, @values) = (unpack('n', $content), 2);
+	foreach (1 .. $n)
+	{
+		my $length = unpack 'l>', substr $content, $at, 4;
+		push @values, $length < 0 ? undef : substr $content, $at + 4, $length;
+		$at += 4 + ($length < 0 ? 0 : $length);
+	}
+	return \@values;
+}
+
+sub query
+{
+	my ($self, $sql) = @_;
+	$self->send($sql);
+	return $self->receive;
+}
+
+# The first value that statements return; dies if they fail
+sub value
+{
+	my ($self, $sql) = @_;
+	my $reply = $self->query($sql);
+	croak "$sql: $reply->{error}{sqlstate} $reply->{error}{message}" if $reply->{error};
+	return @{ $reply->{rows} } ? $reply->{rows}[0][0] : undef;
+}
+
+# Ask the postmaster to cancel what the session does, as psql does on Ctrl-C
+sub cancel
+{
+	my ($self) = @_;
+	open_socket($self->{node})->syswrite(pack 'NNNN', 16, 80877102, @{$self}{qw(pid secret)});
+	return;
+}
+
+sub close { $_[0]{socket}->close; return; }
+
+# A server that is not one: it reads a request, answers with the bytes it was
+# given and closes the connection.  What it received is kept, to the byte.
+#
+#	my $raw = SixtyfourTest::Raw->start("HTTP/1.1 200 OK\r\n\r\n{}");
+#	... request $raw->url ...
+#	like($raw->received, qr{^GET /workflows HTTP/1.1\r\n});
+package SixtyfourTest::Raw;
+
+use strict;
+use warnings FATAL => 'all';
+
+use Carp;
+use File::Temp;
+use IO::Select;
+use IO::Socket::INET;
+use POSIX ();
+
+sub start
+{
+	my ($class, $answer) = @_;
+	my $listener = IO::Socket::INET->new(Listen => 16, LocalAddr => '127.0.0.1')
+	  or croak "listen: $!";
+	my $log = File::Temp->new;
+
+	pipe(my $alive, my $parent) or croak "pipe: $!";
+	my $pid = fork() // croak "fork: $!";
+	if ($pid == 0)
+	{
+		close $parent;
+		eval { serve($listener, $alive, $answer, $log->filename); };
+		POSIX::_exit(0);
+	}
+	# the child ends when this end of the pipe is closed
+	return bless { port => $listener->sockport, pid => $pid, parent => $parent,
+		log => $log, owner => $$ }, $class;
+}
+
+sub serve
+{
+	my ($listener, $alive, $answer, $path) = @_;
+	my $select = IO::Select->new($listener, $alive);
+
+	for (;;)
+	{
+		return if grep { $_ == $alive } $select->can_read;
+		my $client = $listener->accept or next;
+		local $SIG{PIPE} = 'IGNORE';
+		my $request = read_request($client);
+		open(my $log, '>>', $path) or die;
+		syswrite $log, $request;
+		close $log;
+		syswrite $client, $answer;
+		close $client;
+	}
+}
+
+# Headers, and as much of a body as they announce
+sub read_request
+{
+	my ($client) = @_;
+	my $request = '';
+
+	for (;;)
+	{
+		return $request
+		  if $request =~ /\r\n\r\n/
+		  && $+[0] + ($request =~ /^content-length: *(\d+)/mi ? $1 : 0) <= length $request;
+		return $request unless sysread $client, $request, 65536, length $request;
+	}
+}
+
+sub url  { return "http://127.0.0.1:$_[0]{port}"; }
+sub port { return $_[0]{port}; }
+
+# All that was received so far, and forget it
+sub received
+{
+	my ($self) = @_;
+	open(my $log, '<', $self->{log}->filename) or croak "open: $!";
+	my $text = do { local $/; <$log> } // '';
+	truncate $self->{log}->filename, 0;
+	return $text;
+}
+
+sub DESTROY
+{
+	my ($self) = @_;
+	local ($?, $!);
+	return unless $self->{owner} == $$;
+	close $self->{parent};
+	waitpid $self->{pid}, 0;
+	return;
+}
+
+# Certificates for tests, made below a directory.
+package SixtyfourTest::Tls;
+
+use strict;
+use warnings FATAL => 'all';
+
+use Carp;
+
+# make($directory): an authority (ca.pem), and by it a server for 127.0.0.1
+# (server.pem, server.key) and one for elsewhere (other.pem, other.key)
+sub make
+{
+	my ($directory) = @_;
+	my @new = qw(req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2);
+	my %names = (server => 'IP:127.0.0.1', other => 'DNS:elsewhere.example');
+
+	openssl(@new, '-subj', '/CN=Authority of a test',
+		'-keyout', "$directory/ca.key", '-out', "$directory/ca.pem");
+	foreach my $name (keys %names)
+	{
+		openssl(@new, '-subj', "/CN=$name", '-CA', "$directory/ca.pem",
+			'-CAkey', "$directory/ca.key",
+			'-addext', "subjectAltName=$names{$name}",
+			'-addext', 'basicConstraints=critical,CA:FALSE',
+			'-keyout', "$directory/$name.key", '-out', "$directory/$name.pem");
+	}
+	return;
+}
+
+sub openssl
+{
+	my @command = ('openssl', @_);
+	my $said = '';
+	IPC::Run::run(\@command, '>&', \$said) or croak "@command: $said";
 	return;
 }
 

@@ -10,7 +10,10 @@
 #include "fmgr.h"
 
 #include "guc.h"
+#include "launcher.h"
 #include "meter.h"
+#include "roster.h"
+#include "utility.h"
 
 PG_MODULE_MAGIC;
 
@@ -21,4 +24,7 @@ _PG_init(void)
 {
 	s64_guc_init();
 	s64_meter_init();
+	s64_roster_init();
+	s64_utility_init();
+	s64_launcher_init();
 }

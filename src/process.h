@@ -1,0 +1,42 @@
+/*-------------------------------------------------------------------------
+ *
+ * process.h
+ *		What worker and writer have in common: how they begin, go on and end.
+ *
+ *		void
+ *		s64_worker_main(Datum database)
+ *		{
+ *			s64_process_run(PROCESS_WORKER, DatumGetObjectId(database), work);
+ *		}
+ *
+ *		work():	while (s64_process_goes_on())
+ *				{
+ *					woken = s64_roster_was_woken();		before looking
+ *					... a turn, s64_roster_report(), wait for the latch ...
+ *					if (idle for s64_guc_idle_timeout && s64_roster_leave(0))
+ *						return;
+ *				}
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef S64_PROCESS_H
+#define S64_PROCESS_H
+
+#include "roster.h"
+
+/*
+ * Enter the roster, connect to the database and run work() there, unless the
+ * process is not wanted or the extension is not installed.  Returning ends
+ * the process with status 0.  An error ends it with status 1, and its message
+ * is shown in sixtyfour.workers; the launcher starts another one.
+ */
+extern void s64_process_run(ProcessKind kind, Oid database, void (*work) (void));
+
+/*
+ * Between two turns: reads the configuration again if asked to.  False if the
+ * process is to end, which it should do by returning from work().  SIGTERM
+ * during a statement ends it there (die(), CHECK_FOR_INTERRUPTS()).
+ */
+extern bool s64_process_goes_on(void);
+
+#endif							/* S64_PROCESS_H */

@@ -1,0 +1,135 @@
+/*-------------------------------------------------------------------------
+ *
+ * writer.c
+ *		The background process that brings answers home to the rows.
+ *
+ * It is not the worker, so that users' triggers and locks never delay calls.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/latch.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "guc.h"
+#include "process.h"
+#include "roster.h"
+#include "writeback.h"
+#include "writer.h"
+
+/* Look again after this long though nobody woke us: a wake-up may be lost
+ * with the process that owed it. */
+#define LONGEST_SLEEP 60000		/* ms */
+
+/* A job that is due but cannot be had is somebody's for a moment. */
+#define SHORTEST_SLEEP 200
+
+static void
+begin_transaction(void)
+{
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+}
+
+static void
+end_transaction(void)
+{
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	pgstat_report_stat(true);
+}
+
+/* Write one batch; returns the number of jobs looked at. */
+static int
+write_batch(void)
+{
+	int			looked_at;
+	int			settled;
+
+	pgstat_report_activity(STATE_RUNNING, "sixtyfour: writing answers into rows");
+	s64_roster_report("writing", 0);
+	begin_transaction();
+	settled = s64_writeback_batch(&looked_at);
+	end_transaction();
+	if (settled > 0)
+		s64_roster_announce();
+	return looked_at;
+}
+
+static TimestampTz
+next_due(void)
+{
+	TimestampTz next;
+
+	begin_transaction();
+	next = s64_writeback_next_due();
+	end_transaction();
+	return next;
+}
+
+static void
+sleep_until(TimestampTz next)
+{
+	static uint32 wait_event = 0;
+	long		timeout = LONGEST_SLEEP;
+
+	if (wait_event == 0)
+		wait_event = s64_wait_event_new("SixtyfourWriterMain");
+	if (!TIMESTAMP_IS_NOEND(next))
+		timeout = Max(SHORTEST_SLEEP,
+					  Min(timeout, TimestampDifferenceMilliseconds(GetCurrentTimestamp(), next)));
+	pgstat_report_activity(STATE_IDLE, NULL);
+	s64_roster_report(TIMESTAMP_IS_NOEND(next) ? "idle" : "waiting for locked rows", 0);
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, timeout,
+					 wait_event);
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+}
+
+/* Has there been nothing to do for sixtyfour.idle_timeout? */
+static bool
+is_idle(TimestampTz since)
+{
+	return s64_guc_idle_timeout > 0 &&
+		TimestampDifferenceExceeds(since, GetCurrentTimestamp(), s64_guc_idle_timeout * 1000);
+}
+
+static void
+work(void)
+{
+	MemoryContext turn = AllocSetContextCreate(TopMemoryContext, "sixtyfour turn",
+											   ALLOCSET_DEFAULT_SIZES);
+	TimestampTz active = GetCurrentTimestamp();
+
+	while (s64_process_goes_on())
+	{
+		TimestampTz next;
+
+		(void) s64_roster_was_woken();
+		MemoryContextSwitchTo(turn);
+		MemoryContextReset(turn);
+		if (write_batch() > 0)
+		{
+			active = GetCurrentTimestamp();
+			continue;
+		}
+		next = next_due();
+		if (is_idle(active) && s64_roster_leave(TIMESTAMP_IS_NOEND(next) ? 0 : next))
+			return;
+		sleep_until(next);
+	}
+}
+
+void
+s64_writer_main(Datum database)
+{
+	s64_process_run(PROCESS_WRITER, DatumGetObjectId(database), work);
+}

@@ -135,7 +135,8 @@ BEGIN ATOMIC
 			END) WITH ORDINALITY AS item (value, place),
 		 LATERAL (SELECT
 			btrim(CASE jsonb_typeof(item.value)
-				  WHEN 'array' THEN item.value ->> 0
+				  WHEN 'array' THEN
+					CASE jsonb_typeof(item.value -> 0) WHEN 'string' THEN item.value ->> 0 END
 				  WHEN 'object' THEN coalesce(item.value ->> 'address', item.value ->> 'email')
 				  WHEN 'string' THEN item.value #>> '{}'
 				  END),
@@ -212,6 +213,7 @@ BEGIN ATOMIC
 			WHEN 'array' THEN answer -> 'structured_data' -> 'leads'
 			ELSE '[]'
 			END) WITH ORDINALITY AS l (lead, place)
+	WHERE jsonb_typeof(lead) = 'object'
 	ORDER BY CASE
 			 WHEN jsonb_typeof(lead -> 'score') IN ('number', 'string')
 			 AND lead ->> 'score' ~ '^\s*[0-9]{1,9}(\.[0-9]{1,9})?\s*$'

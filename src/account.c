@@ -30,6 +30,7 @@
 #include "storage/fd.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
+#include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 #include "utils/syscache.h"
@@ -81,6 +82,8 @@ static const Option options[] = {
 	{"api_key_file", MAPPING, OPTION_FILE, true, 0, 0, 0},
 };
 
+static Oid	our_wrapper = InvalidOid;	/* foreign-data wrapper sixtyfour, once seen */
+
 S64_FUNCTION(sixtyfour_fdw_validator);
 
 static const Option *
@@ -123,6 +126,25 @@ is_visible_ascii(const char *text)
 	return true;
 }
 
+/* What follows the scheme: [:port][/path] behind a host */
+static bool
+is_authority(const char *host)
+{
+	const char *end = *host == '[' ? strchr(host, ']') : host + strcspn(host, ":/");
+	char	   *rest;
+	long		port;
+
+	if (end == NULL)
+		return false;
+	end += *end == ']';
+	if (*end != ':')
+		return *end == '\0' || *end == '/';
+	if (!isdigit((unsigned char) end[1]))
+		return false;
+	port = strtol(end + 1, &rest, 10);
+	return port >= 1 && port <= 65535 && (*rest == '\0' || *rest == '/');
+}
+
 /*
  * scheme://host[:port][/path].  No user part, query or fragment, so that a path
  * can be appended and the host is what it seems to be.
@@ -140,7 +162,7 @@ is_base_url(const char *url)
 		host = url + 7;
 	else
 		return false;
-	return isalnum((unsigned char) *host) || *host == '[';
+	return (isalnum((unsigned char) *host) || *host == '[') && is_authority(host);
 }
 
 static bool
@@ -152,7 +174,7 @@ is_webhook_url(const char *url)
 
 /*
  * A key goes into a header line, and is looked for in the text of answers to
- * be blotted out there: so nothing that JSON would write differently.
+ * be blotted out there: so nothing that JSON must write differently.
  */
 static bool
 is_api_key(const char *key)
@@ -396,6 +418,32 @@ get_mapping_options(Oid userid, Oid serverid, List **defs)
 	return true;
 }
 
+/* pg_foreign_data_wrapper has changed. */
+static void
+forget_wrapper(Datum arg, int cacheid, uint32 hashvalue)
+{
+	our_wrapper = InvalidOid;
+}
+
+/*
+ * Does the foreign-data wrapper belong to the extension?  That takes index
+ * scans of two catalogs, so the answer is kept.
+ */
+static bool
+is_our_wrapper(Oid fdwid)
+{
+	static bool registered = false;
+
+	if (!registered)
+		CacheRegisterSyscacheCallback(FOREIGNDATAWRAPPEROID, forget_wrapper, (Datum) 0);
+	registered = true;
+	if (fdwid != our_wrapper &&
+		getExtensionOfObject(ForeignDataWrapperRelationId, fdwid) ==
+		get_extension_oid("sixtyfour", true))
+		our_wrapper = fdwid;
+	return fdwid == our_wrapper;
+}
+
 /* The server of that name, usable by userid */
 static ForeignServer *
 get_server(const char *name, Oid userid)
@@ -409,8 +457,7 @@ get_server(const char *name, Oid userid)
 				 errmsg("server \"%s\" does not exist", name),
 				 errhint("Use CREATE SERVER %s FOREIGN DATA WRAPPER sixtyfour, or set \"sixtyfour.server\" to the server to use.",
 						 quote_identifier(name))));
-	if (getExtensionOfObject(ForeignDataWrapperRelationId, server->fdwid) !=
-		get_extension_oid("sixtyfour", true))
+	if (!is_our_wrapper(server->fdwid))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
 				 errmsg("server \"%s\" does not use foreign-data wrapper sixtyfour",

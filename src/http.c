@@ -621,7 +621,8 @@ classify_end(const HttpTransfer *t, CURLcode rc)
 		case CURLE_PEER_FAILED_VERIFICATION:
 		case CURLE_SSL_CACERT_BADFILE:
 		case CURLE_SSL_ISSUER_ERROR:
-			return HTTP_NO_CONNECTION;
+			/* also when a connection broke, and no new one could be made */
+			return s64_http_sent(t) ? HTTP_LOST : HTTP_NO_CONNECTION;
 		case CURLE_OPERATION_TIMEDOUT:
 			return t->requested ? HTTP_TIMED_OUT : HTTP_NO_CONNECTION;
 		case CURLE_WRITE_ERROR:
@@ -680,7 +681,8 @@ retry_after_header(CURL *easy)
 	curl_off_t	seconds = number_header(easy, "Retry-After");
 
 	if (seconds >= 0 ||
-		curl_easy_header(easy, "Retry-After", 0, CURLH_HEADER, -1, &header) != CURLHE_OK)
+		curl_easy_header(easy, "Retry-After", 0, CURLH_HEADER, -1, &header) != CURLHE_OK ||
+		strpbrk(header->value, "0123456789") == NULL)
 		return seconds;
 	curl_easy_getinfo(easy, CURLINFO_RETRY_AFTER, &seconds);
 	return Max(seconds, 0);

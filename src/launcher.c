@@ -333,6 +333,8 @@ s64_launcher_main(Datum arg)
 	{
 		while (!ProcDiePending)
 		{
+			/* DROP DATABASE and others wait for every process (ProcSignalBarrier) */
+			CHECK_FOR_INTERRUPTS();
 			reload();
 			rescan();
 			s64_roster_report("running", 0);

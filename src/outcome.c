@@ -238,7 +238,8 @@ read_csv(const HttpReply *reply, char **why)
 		return NULL;
 	}
 	initStringInfo(&json);
-	escape_json(&json, reply->body);
+	escape_json(&json, reply->body +
+				(strncmp(reply->body, "\xEF\xBB\xBF", 3) == 0 ? 3 : 0));
 	return s64_encoding_read_json(json.data, json.len, why);
 }
 
@@ -252,7 +253,7 @@ read_answer(Outcome *outcome, const HttpReply *reply, AnswerShape shape)
 	if (reply->body_len == 0)
 	{
 		if (shape != ANSWER_JSON)
-			make_unreadable(outcome, reply, "It is empty.");
+			make_unreadable(outcome, reply, "A JSON value was expected.");
 		return;
 	}
 	if (shape == ANSWER_JSON && reply->content_type != NULL &&

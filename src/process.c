@@ -106,5 +106,7 @@ s64_process_goes_on(void)
 		ConfigReloadPending = false;
 		ProcessConfigFile(PGC_SIGHUP);
 	}
+	/* DROP DATABASE and others wait for every process (ProcSignalBarrier). */
+	CHECK_FOR_INTERRUPTS();
 	return true;
 }

@@ -33,7 +33,8 @@
 extern void s64_process_run(ProcessKind kind, Oid database, void (*work) (void));
 
 /*
- * Between two turns: reads the configuration again if asked to.  False if the
+ * Between two turns, and whenever the latch was set: serves interrupts, reads
+ * the configuration again if asked to.  False if the
  * process is to end, which it should do by returning from work().  SIGTERM
  * during a statement ends it there (die(), CHECK_FOR_INTERRUPTS()).
  */

@@ -14,6 +14,9 @@
 #define MAYBE_BILLED \
 	"The request may have been accepted and billed; look at the account before asking again."
 
+#define BILLED_UNREAD \
+	"The request was probably billed; the text of the answer is in the DETAIL."
+
 /* %s of a message is the name of the request. */
 static const struct
 {
@@ -21,51 +24,53 @@ static const struct
 	int			sqlstate;
 	const char *message;
 	const char *hint;			/* or NULL */
+	const char *uncertain_hint; /* if it may be billed; NULL: MAYBE_BILLED */
 }			reports[] =
 {
 	{OUTCOME_BAD_REQUEST, ERRCODE_INVALID_PARAMETER_VALUE,
 		"%s: the service does not accept the request",
-	"Correct the request; it was not billed."},
+	"Correct the request; it was not billed.", NULL},
 	{OUTCOME_KEY_REFUSED, ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,
 		"%s: the service refuses the API key",
-	"Correct the API key in the user mapping, with ALTER USER MAPPING."},
+	"Correct the API key in the user mapping, with ALTER USER MAPPING.", NULL},
 	{OUTCOME_NO_BALANCE, ERRCODE_INSUFFICIENT_PRIVILEGE,
 		"%s: the balance of the account is too low",
-	"Top up the account at the service; the request was not billed."},
+	"Top up the account at the service; the request was not billed.", NULL},
 	{OUTCOME_FORBIDDEN, ERRCODE_INSUFFICIENT_PRIVILEGE,
 		"%s: the account may not do this",
-	"The feature or tier is not enabled for this account at the service."},
+	"The feature or tier is not enabled for this account at the service.", NULL},
 	{OUTCOME_NOT_FOUND, ERRCODE_NO_DATA,
 		"%s: the service does not know what was asked for",
-	"Ids of tasks, workflows and runs belong to one account, and tasks expire."},
+	"Ids of tasks, workflows and runs belong to one account, and tasks expire.", NULL},
 	{OUTCOME_RATE_LIMITED, ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
 		"%s: the service's rate limit is reached",
-	"Try again later; the request was not billed."},
+	"Try again later; the request was not billed.", NULL},
 	{OUTCOME_REFUSED, ERRCODE_EXTERNAL_ROUTINE_EXCEPTION,
-	"%s: the service refuses the request", NULL},
+	"%s: the service refuses the request", NULL, NULL},
 	{OUTCOME_REDIRECTED, ERRCODE_PROTOCOL_VIOLATION,
 		"%s: the service answered with a redirect, which is not followed",
-	"Check option \"base_url\" of the server."},
+	"Check option \"base_url\" of the server.", NULL},
 	{OUTCOME_SERVICE_FAILED, ERRCODE_EXTERNAL_ROUTINE_EXCEPTION,
 		"%s: the service failed",
-	"Try again later."},
+	"Try again later.", NULL},
 	{OUTCOME_UNREADABLE, ERRCODE_PROTOCOL_VIOLATION,
 		"%s: the service's answer cannot be read",
-	NULL},
+	NULL, NULL},
 	{OUTCOME_TOO_LARGE, ERRCODE_PROGRAM_LIMIT_EXCEEDED,
 		"%s: the service's answer is too large",
-	"Raise \"sixtyfour.max_response_size\"."},
+	"Raise \"sixtyfour.max_response_size\".",
+	"The request was probably billed; raise \"sixtyfour.max_response_size\" before asking again."},
 	{OUTCOME_NO_CONNECTION, ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION,
 		"%s: could not connect to the service",
-	"Nothing was sent. Check the network and option \"base_url\" of the server."},
+	"Nothing was sent. Check the network and option \"base_url\" of the server.", NULL},
 	{OUTCOME_LOST, ERRCODE_CONNECTION_FAILURE,
 		"%s: connection to the service was lost",
-	"Try again later."},
+	"Try again later.", NULL},
 	{OUTCOME_TIMED_OUT, ERRCODE_CONNECTION_FAILURE,
 		"%s: the service did not answer in time",
-	"Try again later, or raise option \"timeout\" of the server."},
+	"Try again later, or raise option \"timeout\" of the server.", NULL},
 	{OUTCOME_FAILED, ERRCODE_SYSTEM_ERROR,
-	"%s: could not make the request", NULL},
+	"%s: could not make the request", NULL, NULL},
 };
 
 /* "The service said: … (HTTP 500)." or the like; NULL if nothing is known */
@@ -76,8 +81,9 @@ describe(const Outcome *outcome)
 
 	initStringInfo(&buf);
 	if (outcome->kind == OUTCOME_UNREADABLE)
-		appendStringInfo(&buf, "%s The answer (HTTP %d) was: %s",
-						 outcome->said, outcome->status, outcome->raw);
+		appendStringInfo(&buf, "%s The answer (HTTP %d) was%s%s",
+						 outcome->said, outcome->status,
+						 *outcome->raw ? ": " : " empty.", outcome->raw);
 	else if (outcome->kind == OUTCOME_TOO_LARGE)
 		appendStringInfo(&buf, "It began with: %s", outcome->raw);
 	else if (outcome->status != 0 && outcome->said != NULL)
@@ -119,10 +125,13 @@ void
 s64_report_outcome(const Outcome *outcome, const char *what)
 {
 	size_t		i = find_report(outcome->kind);
-	const char *hint = outcome->billing == BILLING_UNCERTAIN ? MAYBE_BILLED
-		: reports[i].hint;
+	const char *hint = reports[i].hint;
 	char	   *detail = describe(outcome);
 
+	if (outcome->billing == BILLING_DONE)
+		hint = BILLED_UNREAD;
+	else if (outcome->billing == BILLING_UNCERTAIN)
+		hint = reports[i].uncertain_hint ? reports[i].uncertain_hint : MAYBE_BILLED;
 	ereport(ERROR,
 			(errcode(reports[i].sqlstate),
 			 errmsg(reports[i].message, what),

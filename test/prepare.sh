@@ -55,11 +55,17 @@ install_packages() {
 		root=sudo
 	fi
 	say "Installing from Debian: $list"
-	# a server package would otherwise create and start a cluster
+	# nothing that is installed here shall start: no cluster is made, and no
+	# service started (policy-rc.d, unless the machine has one)
 	$root env DEBIAN_FRONTEND=noninteractive bash -c '
 		mkdir -p /etc/postgresql-common
 		[ -e /etc/postgresql-common/createcluster.conf ] ||
 			echo "create_main_cluster = false" >/etc/postgresql-common/createcluster.conf
+		policy=/usr/sbin/policy-rc.d
+		if [ ! -e $policy ]; then
+			trap "rm -f $policy" EXIT
+			printf "#!/bin/sh\nexit 101\n" >$policy && chmod 755 $policy
+		fi
 		apt-get update -qq &&
 		apt-get -qq -o DPkg::Lock::Timeout=600 install -y --no-install-recommends '"$list" \
 		>"${TMPDIR:-/tmp}/sixtyfour-apt.$$.log" 2>&1 || {

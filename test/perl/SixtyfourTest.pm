@@ -9,6 +9,8 @@ package SixtyfourTest;
 use strict;
 use warnings FATAL => 'all';
 
+use File::Basename ();
+
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 
@@ -89,6 +91,28 @@ sub poll_until
 	return 0;
 }
 
+# To be called in a BEGIN block: start the test anew in a network and mount
+# namespace of its own, where it may listen on any port and mount files over
+# others.  Where that is not possible it goes on, and in_namespace() is false.
+sub enter_namespace
+{
+	my @unshare = qw(unshare --user --map-current-user --net --mount --keep-caps);
+
+	return if in_namespace() || $> == 0;
+	return if system("@unshare ip link set lo up >/dev/null 2>&1") != 0;
+	$ENV{SIXTYFOUR_NAMESPACE} = 1;
+	exec @unshare, 'sh', '-c', 'ip link set lo up && exec "$@"', 'sh', $^X, $0;
+}
+
+sub in_namespace { return $ENV{SIXTYFOUR_NAMESPACE} ? 1 : 0; }
+
+# In such a namespace, put a file or folder in the place of another.
+sub mount_over
+{
+	my ($path, $source) = @_;
+	return system_log('mount', '--bind', $source, $path) == 0;
+}
+
 # make_certificate("dir/name"): an authority (name-ca.pem), and a certificate
 # (name.pem, name.key) by it for a server on 127.0.0.1
 sub make_certificate
@@ -98,7 +122,7 @@ sub make_certificate
 
 	append_to_file("$base.ext", "subjectAltName=IP:127.0.0.1\n");
 	foreach my $command (
-		[ @new, qw(-x509 -days 2 -subj), "/CN=authority of $base" =~ s{(?<=.)/}{ }gr,
+		[ @new, qw(-x509 -days 2 -subj), '/CN=authority ' . File::Basename::basename($base),
 			'-keyout', "$base-ca.key", '-out', "$base-ca.pem" ],
 		[ @new, qw(-subj /CN=service -keyout), "$base.key", '-out', "$base.csr" ],
 		[ qw(openssl x509 -req -days 2 -CAcreateserial -in), "$base.csr",

@@ -560,3 +560,30 @@ CREATE VIEW sixtyfour.attention WITH (security_barrier) AS
 GRANT SELECT ON sixtyfour.attention TO PUBLIC;
 COMMENT ON VIEW sixtyfour.attention IS
 'what a person must decide: calls that may have been billed without an answer, and answers that could not be written to their rows';
+
+CREATE FUNCTION sixtyfour.account_reading(server name, payer oid,
+	OUT requests_per_minute integer, OUT rate double precision,
+	OUT refusals bigint, OUT hold_until timestamptz,
+	OUT spent_today_cents bigint, OUT at_risk_cents bigint,
+	OUT daily_budget_cents integer, OUT paused_until timestamptz,
+	OUT paused_by text)
+	RETURNS record AS 'MODULE_PATHNAME', 'sixtyfour_account_reading'
+	LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION sixtyfour.account_reading(name, oid) IS
+'what the view sixtyfour.accounts shows of one account';
+
+CREATE VIEW sixtyfour.accounts WITH (security_barrier) AS
+	SELECT s.srvname AS server, a.payer::regrole AS payer, r.*
+	FROM pg_foreign_server s
+		 JOIN pg_foreign_data_wrapper w ON w.oid = s.srvfdw
+		 JOIN pg_user_mapping m ON m.umserver = s.oid,
+		 LATERAL (SELECT CASE m.umuser WHEN 0 THEN (SELECT oid FROM pg_roles WHERE rolname = current_user)
+						 ELSE m.umuser END) AS a (payer),
+		 LATERAL sixtyfour.account_reading(s.srvname, a.payer) AS r
+	WHERE w.fdwname = 'sixtyfour'
+		  AND (pg_has_role(a.payer, 'USAGE') OR pg_has_role('pg_monitor', 'USAGE'));
+GRANT SELECT ON sixtyfour.accounts TO PUBLIC;
+COMMENT ON VIEW sixtyfour.accounts IS
+'accounts: requests a minute allowed and in force, 429s, cents spent and at risk today (UTC), and what stands in the way of spending more';
+COMMENT ON COLUMN sixtyfour.accounts.rate IS 'requests a minute in force after 429s; NULL: unlimited';
+COMMENT ON COLUMN sixtyfour.accounts.refusals IS '429s since the server started';

@@ -15,12 +15,25 @@
 #include "account.h"
 #include "compat.h"
 #include "guc.h"
+#include "ledger.h"
 #include "operation.h"
+#include "report.h"
 #include "request.h"
 #include "session.h"
 
 S64_FUNCTION(sixtyfour_call);
 S64_FUNCTION(sixtyfour_request);
+
+/* An uncertain call holds its question: nobody asks it again by accident. */
+static void
+check_not_uncertain(const Account *account, const Endpoint *endpoint, Jsonb *body)
+{
+	pg_uuid_t	fingerprint = s64_request_fingerprint(endpoint, body);
+	int64		call = s64_ledger_uncertain_call(&account->id, &fingerprint);
+
+	if (call != 0)
+		s64_report_uncertain(call, NULL);
+}
 
 static ApiRequest *
 make_request(FunctionCallInfo fcinfo, const Account *account)
@@ -28,9 +41,14 @@ make_request(FunctionCallInfo fcinfo, const Account *account)
 	const Operation *operation = s64_operation_get(fcinfo);
 	Parameter	parameters[S64_OPERATION_MAX_ARGS];
 	int			nparameters = s64_operation_parameters(fcinfo, operation, parameters);
+	Jsonb	   *body = s64_operation_body(fcinfo, operation);
 
-	return s64_request_make(account, operation->endpoint,
-							s64_operation_body(fcinfo, operation),
+	if (body != NULL)
+	{
+		body = s64_request_normalize(operation->endpoint, body);
+		check_not_uncertain(account, operation->endpoint, body);
+	}
+	return s64_request_make(account, operation->endpoint, body,
 							parameters, nparameters);
 }
 

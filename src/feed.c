@@ -62,7 +62,8 @@ add_rows(const Enrichment *e, Row *rows, int n, int max, int priority)
 	JobSpec    *specs;
 	JobKind		kind;
 
-	n = Min(s64_asked_leave_out(e, rows, n), max);
+	n = s64_asked_leave_out(e, rows, n);
+	n = Min(n, max);
 	specs = palloc(n * sizeof(JobSpec));
 	for (int i = 0; i < n; i++)
 	{

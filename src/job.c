@@ -29,6 +29,7 @@
 #include "account.h"
 #include "compat.h"
 #include "ledger.h"
+#include "report.h"
 #include "roster.h"
 #include "sql.h"
 
@@ -167,24 +168,12 @@ check_can_wait(const Job *job)
 				 errhint("Add sixtyfour to \"shared_preload_libraries\" and restart the server.")));
 }
 
-static void
-report_uncertain(const Job *job)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN),
-			 errmsg("call " INT64_FORMAT " may have been accepted and billed, but its answer is unknown",
-					job->call),
-			 job->message ? errdetail_internal("%s", job->message) : 0,
-			 errhint("Look at the account at the service, then use sixtyfour_resolve(" INT64_FORMAT ", 'resubmit' | 'abandon' | task id).",
-					 job->call)));
-}
-
 /* Is the job finished?  Raises the error of one that failed, if asked to. */
 static bool
 is_finished(const Job *job, bool raise)
 {
 	if (is_state(job, "uncertain"))
-		report_uncertain(job);
+		s64_report_uncertain(job->call, job->message);
 	if (is_state(job, "succeeded") && strcmp(job->delivery, "pending") == 0)
 	{
 		if (GetCurrentTimestamp() - job->finished_at < DELIVERY_GRACE)

@@ -738,3 +738,23 @@ s64_ledger_resume(void)
 	run(&adopt_calls, home, NULL);
 	s64_ledger_carry_stragglers(&delivering);
 }
+
+static SqlStatement select_uncertain = {
+	"SELECT c.id FROM sixtyfour.call_item i JOIN sixtyfour.call c ON c.id = i.call"
+	" WHERE i.account = $1 AND i.fingerprint = $2 AND i.open"
+	" AND c.state IN ('uncertain', 'expired')",
+	2, {UUIDOID, UUIDOID}, NULL
+};
+
+int64
+s64_ledger_uncertain_call(const AccountId *account, const pg_uuid_t *fingerprint)
+{
+	Datum		values[2] = {UUIDPGetDatum(account), UUIDPGetDatum(fingerprint)};
+	int64		call = 0;
+
+	s64_sql_begin();
+	if (s64_sql_run(&select_uncertain, values, NULL) > 0)
+		call = s64_sql_int8(0, 1);
+	s64_sql_end();
+	return call;
+}

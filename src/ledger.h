@@ -142,6 +142,13 @@ extern bool s64_ledger_expired(int64 call, int64 epoch, const char *message);
  */
 extern void s64_ledger_subjects(int64 call, Jsonb **subjects, int n);
 
+/*
+ * The call that may have been billed for this question, but whose answer is
+ * unknown; 0 if there is none.
+ */
+extern int64 s64_ledger_uncertain_call(const AccountId *account,
+									   const pg_uuid_t *fingerprint);
+
 /* sixtyfour_pause() and sixtyfour_resume(), and what they left */
 extern void s64_ledger_pause(void);
 extern bool s64_ledger_is_paused(void);

@@ -30,6 +30,8 @@ typedef struct Slot
 	TimestampTz used;			/* last time it was looked at */
 	RateState	rate;
 	BudgetState budget;
+	TimestampTz paused_until;
+	int			paused_by;		/* SQLSTATE */
 } Slot;
 
 typedef struct Table
@@ -185,6 +187,32 @@ read_slot(const Slot *slot, const Account *account, TimestampTz now)
 	reading.hold_until = slot->rate.hold_until;
 	reading.spent_today = today ? slot->budget.spent : 0;
 	reading.at_risk = today ? slot->budget.at_risk : 0;
+	reading.paused_until = slot->paused_until;
+	reading.paused_by = slot->paused_by;
+	return reading;
+}
+
+void
+s64_meter_pause(const Account *account, TimestampTz until, int sqlstate,
+				TimestampTz now)
+{
+	Slot	   *slot = lock_slot(&account->id, now);
+
+	if (slot != NULL)
+	{
+		slot->paused_until = until;
+		slot->paused_by = sqlstate;
+	}
+	unlock_table();
+}
+
+MeterReading
+s64_meter_read(const Account *account, TimestampTz now)
+{
+	Slot	   *slot = lock_slot_or_fail(&account->id, now);
+	MeterReading reading = read_slot(slot, account, now);
+
+	unlock_table();
 	return reading;
 }
 

@@ -25,6 +25,8 @@ typedef struct MeterReading
 	int64		hold_until;		/* no request before this TimestampTz */
 	int64		spent_today;	/* cents */
 	int64		at_risk;		/* cents */
+	int64		paused_until;	/* no submission before this TimestampTz */
+	int			paused_by;		/* SQLSTATE of the refusal that is why */
 } MeterReading;
 
 /* Ask for shared memory, when the postmaster loads us.  From _PG_init. */
@@ -44,6 +46,17 @@ extern void s64_meter_refused(const Account *account, int64 retry_after,
 /* The service said how many requests remain this minute. */
 extern void s64_meter_remaining(const Account *account, int64 remaining,
 								TimestampTz now);
+
+/*
+ * The service refuses the account itself (its key, its balance): the worker is
+ * to submit nothing before "until".  A new key makes a new account, so
+ * mending it ends the pause.
+ */
+extern void s64_meter_pause(const Account *account, TimestampTz until,
+							int sqlstate, TimestampTz now);
+
+/* The counts of an account. */
+extern MeterReading s64_meter_read(const Account *account, TimestampTz now);
 
 /*
  * Set cents aside for a request.  False, with the reading, if the account's

@@ -14,9 +14,9 @@
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
-#include "digest.h"
 #include "guc.h"
 #include "queue.h"
+#include "request.h"
 #include "roster.h"
 #include "sql.h"
 
@@ -59,12 +59,9 @@ fingerprint_array(const JobKind *kind, const JobSpec *specs, int n)
 
 	for (int i = 0; i < n; i++)
 	{
-		Jsonb	   *body = specs[i].body;
-		char	   *text = JsonbToCString(NULL, &body->root, VARSIZE(body));
 		pg_uuid_t  *uuid = palloc(sizeof(pg_uuid_t));
 
-		*uuid = s64_digest(kind->endpoint->name, text);
-		pfree(text);
+		*uuid = s64_request_fingerprint(kind->endpoint, specs[i].body);
 		values[i] = UUIDPGetDatum(uuid);
 	}
 	return PointerGetDatum(construct_array(values, n, UUIDOID, UUID_LEN, false,

@@ -164,3 +164,15 @@ s64_report_no_budget(const char *what, const Account *account,
 					   account->daily_budget, spent, cents),
 			 errhint("Raise option \"daily_budget_cents\" of the server, or wait for the next day; nothing was sent.")));
 }
+
+void
+s64_report_uncertain(int64 call, const char *detail)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN),
+			 errmsg("call " INT64_FORMAT " may have been accepted and billed, but its answer is unknown",
+					call),
+			 detail ? errdetail_internal("%s", detail) : 0,
+			 errhint("Look at the account at the service, then use sixtyfour_resolve(" INT64_FORMAT ", 'resubmit' | 'abandon' | task id).",
+					 call)));
+}

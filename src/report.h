@@ -25,6 +25,12 @@ pg_noreturn extern void s64_report_outcome(const Outcome *outcome,
 extern int	s64_report_sqlstate(const Outcome *outcome);
 extern char *s64_report_message(const Outcome *outcome, const char *what);
 
+/*
+ * Raise 08007: a call may have been accepted and billed, but its answer is
+ * unknown.  detail may be NULL.
+ */
+pg_noreturn extern void s64_report_uncertain(int64 call, const char *detail);
+
 /* Raise 53400: the service's limit would make us wait beyond the timeout. */
 pg_noreturn extern void s64_report_no_slot(const char *what,
 							   const Account *account,

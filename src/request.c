@@ -12,6 +12,7 @@
 
 #include "check.h"
 #include "compat.h"
+#include "digest.h"
 #include "encoding.h"
 #include "guc.h"
 #include "request.h"
@@ -62,6 +63,16 @@ has_text(Jsonb *object, const char *key, const char *text)
 	return getKeyJsonValueFromContainer(&object->root, key, strlen(key), &v) &&
 		v.type == jbvString && (size_t) v.val.string.len == strlen(text) &&
 		memcmp(v.val.string.val, text, v.val.string.len) == 0;
+}
+
+pg_uuid_t
+s64_request_fingerprint(const Endpoint *endpoint, Jsonb *body)
+{
+	char	   *text = JsonbToCString(NULL, &body->root, VARSIZE(body));
+	pg_uuid_t	fingerprint = s64_digest(endpoint->name, text);
+
+	pfree(text);
+	return fingerprint;
 }
 
 int

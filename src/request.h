@@ -33,6 +33,9 @@ typedef struct ApiRequest
  */
 extern Jsonb *s64_request_normalize(const Endpoint *endpoint, Jsonb *body);
 
+/* Equal questions, as normalized bodies, have equal fingerprints. */
+extern pg_uuid_t s64_request_fingerprint(const Endpoint *endpoint, Jsonb *body);
+
 /*
  * What the request with this (normalized) body is expected to cost: cents, or
  * PRICE_UNKNOWN

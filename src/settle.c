@@ -33,58 +33,22 @@
 #define ACCOUNT_PAUSE	INT64CONST(60000000)	/* µs */
 #define RAW_MAX			65536	/* bytes of an answer that is kept as text */
 
-/* An account that the service refuses for now */
-typedef struct Pause
-{
-	struct Pause *next;
-	char	   *server;
-	Oid			payer;
-	TimestampTz until;
-} Pause;
-
 static dlist_head ended = DLIST_STATIC_INIT(ended);
-static Pause *pauses = NULL;
 
 /* ---- pauses ---- */
 
-static Pause *
-find_pause(const char *server, Oid payer)
-{
-	Pause	   *pause = pauses;
-
-	while (pause != NULL &&
-		   (pause->payer != payer || strcmp(pause->server, server) != 0))
-		pause = pause->next;
-	return pause;
-}
-
+/* The service refuses the account itself: no use to go on asking. */
 static void
 pause_account(const Account *account, const Outcome *outcome)
 {
-	Pause	   *pause = find_pause(account->server, account->userid);
+	TimestampTz now = GetCurrentTimestamp();
 
-	if (pause == NULL)
-	{
-		pause = MemoryContextAllocZero(TopMemoryContext, sizeof(Pause));
-		pause->server = MemoryContextStrdup(TopMemoryContext, account->server);
-		pause->payer = account->userid;
-		pause->next = pauses;
-		pauses = pause;
-	}
-	if (pause->until < GetCurrentTimestamp())
+	if (s64_meter_read(account, now).paused_until < now)
 		ereport(LOG,
 				(errmsg("sixtyfour: submissions over server \"%s\" pause for %d s",
 						account->server, (int) (ACCOUNT_PAUSE / 1000000)),
 				 errdetail("%s", s64_report_message(outcome, "submission"))));
-	pause->until = GetCurrentTimestamp() + ACCOUNT_PAUSE;
-}
-
-TimestampTz
-s64_settle_paused_until(const char *server, Oid payer)
-{
-	Pause	   *pause = find_pause(server, payer);
-
-	return pause != NULL && pause->until > GetCurrentTimestamp() ? pause->until : 0;
+	s64_meter_pause(account, now + ACCOUNT_PAUSE, s64_report_sqlstate(outcome), now);
 }
 
 /* ---- money ---- */

@@ -22,10 +22,4 @@
 extern void s64_settle_ended(int64 epoch, TimestampTz *retry_at,
 							 bool *changed, bool *delivering);
 
-/*
- * Until when the account that server and payer name is not to be used, because the
- * service refused its key or has no balance; 0 if it may be.
- */
-extern TimestampTz s64_settle_paused_until(const char *server, Oid payer);
-
 #endif							/* S64_SETTLE_H */

@@ -22,7 +22,6 @@
 #include "ledger.h"
 #include "meter.h"
 #include "schedule.h"
-#include "settle.h"
 #include "sql.h"
 #include "submit.h"
 #include "tasks.h"
@@ -110,9 +109,15 @@ get_payer(Pass *pass, const char *server, Oid role)
 		note_unusable(pass, payer, error);
 	else
 	{
-		payer->blocked_until = s64_settle_paused_until(server, role);
-		if (payer->blocked_until != 0)
+		TimestampTz now = GetCurrentTimestamp();
+		TimestampTz until = s64_meter_read(payer->account, now).paused_until;
+
+		if (until > now)
+		{
+			/* or earlier, as a new key ends the pause */
+			payer->blocked_until = Min(until, now + RECHECK);
 			come_again(pass, payer->blocked_until);
+		}
 	}
 	pass->payers = lappend(pass->payers, payer);
 	return payer;

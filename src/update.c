@@ -84,7 +84,7 @@ append_match(StringInfo buf, const Update *u)
 static void
 append_given(StringInfo buf, const Update *u, const char *arrays, const char *names)
 {
-	appendStringInfo(buf, "pg_catalog.unnest(%s) WITH ORDINALITY AS u (%s, place)",
+	appendStringInfo(buf, "unnest(%s) WITH ORDINALITY AS u (%s, place)",
 					 arrays, names);
 	append_record(buf, "u.key", "k", u->keys, sizeof(Column), u->nkeys);
 }
@@ -377,17 +377,18 @@ sort_out(Update *u)
 static void
 read_columns(Update *u)
 {
-	char	   *problem = NULL;
+	char	   *problem;
 
 	u->keys = s64_columns_of_key(u->target, u->e->input_numbers, &u->nkeys);
 	if (u->keys == NULL)
-		problem = psprintf("table \"%s\" has no primary key any more",
-						   RelationGetRelationName(u->target));
-	else
-		u->output = s64_output_read(u->e->output, u->e->output_numbers, u->target, &problem);
-	if (problem != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("table \"%s\" has no primary key any more",
+						RelationGetRelationName(u->target))));
+	u->output = s64_output_read(u->e->output, u->e->output_numbers, u->target, &problem);
+	if (u->output == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_COLUMN),
 				 errmsg_internal("%s", problem)));
 }
 

@@ -1,0 +1,399 @@
+# Jobs, as their users see them: what is asked, when, and by whom it can be
+# seen, waited for and called back.  The mock's ledger is the witness.
+use strict;
+use warnings FATAL => 'all';
+
+use JSON::PP;
+use Test::More;
+
+use SixtyfourTest;
+
+my $mock = SixtyfourTest::Mock->start('--keys' => 'api_good,api_alice,api_other');
+my $node = SixtyfourTest::cluster('jobs', $mock,
+	conf   => "max_prepared_transactions = 5\n",
+	server => "requests_per_minute '0'");
+my $session = SixtyfourTest::Session->new($node);
+my $other   = SixtyfourTest::Session->new($node);
+my $json    = JSON::PP->new->canonical->allow_nonref;
+
+$mock->settings({ quirks => 'none', found => 'all' });
+
+# ---- helpers ----
+
+# The value of an expression, fetched by $session
+sub value { return $session->value("SELECT $_[0]"); }
+
+# "sqlstate: message" of an expression that fails; "no error" if it does not
+sub error_of
+{
+	my ($expression, $who) = @_;
+	my $error = ($who // $session)->query("SELECT $expression")->{error}
+	  or return 'no error';
+	return "$error->{sqlstate}: $error->{message}";
+}
+
+sub error_parts
+{
+	my $error = $session->query("SELECT $_[0]")->{error} // {};
+	return [ map { $error->{$_} } qw(sqlstate message detail hint) ];
+}
+
+# Queue an enrich_lead about somebody; it is never part of a bulk request.
+sub ask_about
+{
+	my ($name, $arguments) = @_;
+	$arguments = $arguments ? ", $arguments" : '';
+	return qq{sixtyfour_enrich_lead_async('{"name":"$name"}', '{"title":"their title"}'$arguments)};
+}
+
+sub ask { return value(ask_about(@_)); }
+
+sub wait_for_all
+{
+	my $ids = join ',', @_;
+	$session->value("SELECT sixtyfour_wait_all('{$ids}', '60 s')");
+	return;
+}
+
+sub state { return value("state FROM sixtyfour.jobs WHERE id = $_[0]"); }
+sub wait_for_state
+{
+	my ($id, $state) = @_;
+	$node->poll_query_until('postgres',
+		"SELECT state = '$state' FROM sixtyfour.jobs WHERE id = $id")
+	  or die "job $id does not become $state";
+	return;
+}
+
+sub why { return value("sixtyfour_why($_[0])"); }
+sub finish_tasks { return $mock->control('POST', 'tasks/all', { action => 'finish' }); }
+
+# The people in the accepted requests of enrich_lead, in order
+sub asked_about
+{
+	return [ map { $_->{body}{lead_info}{name} }
+		  @{ $mock->ledger(path => '/enrich-lead-async', accepted => 1) } ];
+}
+
+# ---- what is sent ----
+
+# Each function with all its arguments; $also goes to the asynchronous one only.
+sub functions
+{
+	my ($also) = @_;
+	my $struct    = q('{"title":"their title","age":{"description":"years","type":"int"}}');
+	my $criterion = q('[{"criteria_name":"fit","description":"fits?","weight":1,"threshold":0.5}]');
+	return (
+		enrich_lead => qq('{"name":"Ada"}', $struct, 'look at the site', '{"tier":"low"}'$also),
+		enrich_lead => q('{"lead_info":{"name":"Request"},"struct":{"title":"t"},"research_plan":null}'),
+		enrich_company => qq('{"name":"Acme"}', $struct, '{"name":"their name"}', true, 'plan', 'sales', '{"tier":"low"}'$also),
+		enrich_company => q('{"target_company":{"name":"Request"},"struct":{"size":"t"}}'),
+		find_email => qq('{"name":"Ada","company":"Acme"}', 'PERSONAL', '{"verify_emails":true}'$also),
+		find_phone => qq('{"name":"Ada","company":"Acme"}', '{"providers":["one"]}'$also),
+		qa_agent => qq('{"name":"Ada"}', $criterion, '[{"url":"https://acme.test/","description":"site"}]', $struct, '{"max_tool_calls":3}'$also),
+		qa_agent => qq('{"data":{"name":"Request"},"qualification_criteria":$criterion}') =~ s/:'(.*)'\}'$/:$1}'/r,
+		enrich_dataframe => qq(E'name,company\\nAda,Acme\\n', 'phone'$also));
+}
+
+sub bodies
+{
+	my ($suffix) = @_;
+	return [ sort map { ($_->{path} =~ s/\Q$suffix\E$//r) . ' ' . $json->encode($_->{body}) }
+		  grep { $_->{method} eq 'POST' } @{ $mock->ledger(accepted => 1) } ];
+}
+
+my @sync = functions('');
+while (my ($name, $arguments) = splice @sync, 0, 2)
+{
+	value("sixtyfour_$name($arguments)");
+}
+my $expected = bodies('');
+is(scalar @$expected, 9, 'nine ways of asking');
+$mock->reset;
+
+my @async = functions(q(, 50, now()));
+my @jobs;
+while (my ($name, $arguments) = splice @async, 0, 2)
+{
+	push @jobs, value("sixtyfour_${name}_async($arguments)");
+}
+is("@jobs", join(' ', map { $jobs[0] + $_ } 0 .. 8), 'ids count up');
+wait_for_all(@jobs);
+is_deeply(bodies('-async'), $expected, 'asynchronous requests have the bodies of the synchronous ones');
+is(value("string_agg(DISTINCT state, ' ') FROM sixtyfour.jobs"), 'succeeded', 'all of them were answered');
+is_deeply([ sort map { $_->{path} } grep { $_->{method} eq 'POST' } @{ $mock->ledger } ],
+	[ qw(/enrich-company-async /enrich-company-async /enrich-dataframe /enrich-lead-async /enrich-lead-async
+		  /find-email-async /find-phone-async /qa-agent-async /qa-agent-async) ],
+	'they went to the asynchronous paths, where there is one');
+is(value("sixtyfour_wait($jobs[6]) -> 'structured_data' ->> 'title'"),
+	value("answer -> 'structured_data' ->> 'title' FROM sixtyfour.results WHERE id = (SELECT result FROM sixtyfour.jobs WHERE id = $jobs[6])"),
+	'the answer is the stored result');
+like(value("sixtyfour_wait($jobs[8]) #>> '{csv_data}'"), qr/^name,company,phone\r\nAda,Acme,/,
+	'an endpoint that answers at once gives its answer too');
+is(value("priority FROM sixtyfour.jobs WHERE id = $jobs[0]"), 50, 'priority as given');
+is(value("sixtyfour_find_email_async(NULL)"), undef, 'NULL asks nothing');
+is(value("sixtyfour_find_email_bulk_async(NULL)"), undef, 'nor does a NULL bulk');
+is(value("sixtyfour_find_email_bulk_async('[]')"), '{}', 'nor an empty one');
+is(error_of(q(sixtyfour_find_email_async('{"name":"Ada"}', 'SECRET'))),
+	error_of(q(sixtyfour_find_email('{"name":"Ada"}', 'SECRET'))),
+	'bad arguments are refused with the same words');
+is(error_of(q(sixtyfour_find_email_bulk_async('{"name":"Ada"}'))),
+	'22023: "leads" must be a JSON array', 'a bulk takes an array');
+is(error_of(q(sixtyfour_find_email_bulk_async('[{"name":"Ada"}, 7]'))),
+	error_of(q(sixtyfour_find_email('7'))), 'of leads');
+is(value('count(*) FROM sixtyfour.jobs'), 9, 'and nothing of that was queued');
+
+# ---- order ----
+
+value('sixtyfour_pause()');
+my %order = map { $_ => ask("Priority $_", $_) } 300, 50, 100;
+my $later = ask('Later', q(1, now() + interval '1 h'));
+my $soon  = ask('Soon', q(1, now() + interval '1 s'));
+is(why($order{50}), 'The queue of this database is paused until sixtyfour_resume().', 'why while paused');
+value('sixtyfour_resume()');
+wait_for_all(values %order, $soon);
+is( value("string_agg(j.priority::text, ' ' ORDER BY c.id) FROM sixtyfour.jobs j JOIN sixtyfour.calls c ON c.id = j.call WHERE j.id IN ("
+		  . join(',', values %order) . ')'),
+	'50 100 300', 'smaller priorities go first');
+is(value("c.created_at >= j.run_at AND c.created_at < j.run_at + interval '1 s' FROM sixtyfour.jobs j JOIN sixtyfour.calls c ON c.id = j.call WHERE j.id = $soon"),
+	't', 'a job is sent when it is due');
+is(state($later), 'queued', 'and not before');
+like(why($later), qr/^It is not due before \d{4}-.*\.$/, 'why of a job that is not due');
+ok(!grep({ $_ eq 'Later' } @{ asked_about() }), 'the service has not seen it');
+is(value("sixtyfour_cancel($later)"), 't', 'it can be cancelled');
+
+# ---- bulk ----
+
+# Eight bulks at once, told apart by an option; the rules make each odd.
+sub leads
+{
+	my ($tag, $n) = @_;
+	return $json->encode([ map { { name => "Lead $_ $tag", company => 'Acme' } } 1 .. $n ]);
+}
+
+sub bulk
+{
+	my ($tag, $n) = @_;
+	my $ids = value(qq{sixtyfour_find_email_bulk_async('${\leads($tag, $n)}', options => '{"providers":["$tag"]}')});
+	return $ids =~ /\d+/g;
+}
+
+$mock->reset;
+my %knobs = (
+	array      => { bulk_shape => 'array' },
+	results    => { bulk_shape => 'results', bulk_shuffle => JSON::PP::true },
+	leads      => { bulk_shape => 'leads' },
+	data       => { bulk_shape => 'data' },
+	shuffled   => { bulk_shuffle => JSON::PP::true },
+	unechoed   => { bulk_echo => JSON::PP::false },
+	missing    => { bulk_missing => 2, bulk_shuffle => JSON::PP::true },
+	unmatched  => { bulk_unmatched => 3 },
+	senseless  => { result => { nothing => 'here' } },
+	few        => {});
+$mock->rule({ match => { body_contains => qq("$_") }, %{ $knobs{$_} } }) foreach sort keys %knobs;
+my %bulk = map { $_ => [ bulk($_, $_ eq 'few' ? 9 : 12) ] } sort keys %knobs;
+my @many = value(qq{sixtyfour_find_phone_bulk_async('${\leads('many', 250)}')}) =~ /\d+/g;
+is("@many", join(' ', map { $many[0] + $_ } 0 .. 249), '250 ids, in order');
+is(value("string_agg(body #>> '{lead,name}', ',' ORDER BY id) FROM sixtyfour.jobs WHERE id = ANY ('{@{[join ',', @many]}}')"),
+	join(',', map { "Lead $_ many" } 1 .. 250), 'each is of the lead at its place');
+wait_for_all(@many, map { @$_ } values %bulk);
+
+is_deeply([ sort { $a <=> $b } map { scalar @{ $_->{body}{leads} } } @{ $mock->ledger(path => '/find-phone-bulk-async') } ],
+	[ 50, 100, 100 ], 'they travel in three requests');
+is($mock->summary->{by_path}{'POST /find-email-bulk-async'}, 9, 'a bulk of twelve in one');
+is($mock->summary->{by_path}{'POST /find-email-async'}, 9, 'fewer than ten each alone');
+is_deeply($mock->summary->{duplicate_leads}, {}, 'nobody was asked about twice');
+
+# "n,n,…" of the places whose answer is about the lead that was asked for
+sub answered
+{
+	return value("coalesce(string_agg(place::text, ',' ORDER BY place), '') FROM unnest('{"
+		  . join(',', @_) . "}'::bigint[]) WITH ORDINALITY u (id, place) JOIN sixtyfour.jobs USING (id)"
+		  . " WHERE state = 'succeeded' AND body #>> '{lead,name}' = sixtyfour_result(id) ->> 'name'"
+		  . " AND sixtyfour_best_email(sixtyfour_result(id)) LIKE 'lead.%\@acme.example'");
+}
+
+my $all = join ',', 1 .. 12;
+is(answered(@{ $bulk{$_} }), $all, "answers in shape $_ find their leads")
+  foreach qw(array results leads data shuffled);
+is(answered(@many), '', 'phone answers have no address');
+is(value("count(*) FROM sixtyfour.jobs WHERE id BETWEEN $many[0] AND $many[249] AND body #>> '{lead,name}' = sixtyfour_result(id) ->> 'name'"),
+	250, 'but each is about its lead');
+is(value("bool_and(sixtyfour_best_email(sixtyfour_result(id)) = 'lead.unechoed\@acme.example') FROM sixtyfour.jobs WHERE id = ANY ('{@{[join ',', @{ $bulk{unechoed} }]}}')"),
+	't', 'where nothing is echoed the place tells');
+is(answered(@{ $bulk{few} }), '1,2,3,4,5,6,7,8,9', 'those that went alone are answered as well');
+
+my $unclear = 'the answer to the bulk request has nothing that can be told to be about this lead';
+is(answered(@{ $bulk{missing} }), join(',', 1 .. 10), 'items that are missing are not guessed');
+is(error_of("sixtyfour_wait($bulk{missing}[11])"), "08P01: $unclear", 'their jobs fail and say so');
+is(answered(@{ $bulk{unmatched} }), join(',', 4 .. 12), 'items about others are not taken');
+is(error_of("sixtyfour_wait($bulk{unmatched}[0])"), "08P01: $unclear", 'their jobs fail too');
+is(error_of("sixtyfour_wait($bulk{senseless}[$_])"), "08P01: $unclear", 'and so do all if there are no items')
+  foreach 0, 11;
+is(value("raw::jsonb #>> '{result,nothing}' FROM sixtyfour.calls WHERE id = (SELECT call FROM sixtyfour.jobs WHERE id = $bulk{senseless}[0])"),
+	'here', 'the answer is kept as it came');
+is(value("count(*) FROM sixtyfour.calls WHERE raw IS NOT NULL"), 3, 'in those three cases');
+is(value("sum(cents) FROM sixtyfour.calls WHERE operation = 'find_phone' AND items > 1"), 7500, 'what the calls cost is known');
+is(value("sum(cents) FROM sixtyfour.results WHERE operation = 'find_phone' AND call IN (SELECT id FROM sixtyfour.calls WHERE items > 1)"),
+	7500, 'and shared among the answers');
+
+# ---- every state ----
+
+my $timeout = [ '57014', 'canceling wait due to its timeout', '',
+	'The jobs go on; wait again, or fetch the answers with sixtyfour_result().' ];
+
+sub is_unfinished
+{
+	my ($id, $state, $why) = @_;
+	is(state($id), $state, "$state: the state");
+	is_deeply(error_parts("sixtyfour_wait($id, '50 ms')"), $timeout, "$state: a wait ends with its timeout");
+	is_deeply(error_parts("sixtyfour_wait_all('{$id}', '50 ms')"), $timeout, "$state: and so does one for all");
+	is(value("sixtyfour_result($id)"), undef, "$state: no result");
+	like(why($id), $why, "$state: why");
+	is(value("sixtyfour_retry($id)"), 'f', "$state: nothing to retry");
+	return;
+}
+
+sub is_cancelled
+{
+	my ($id, $what) = @_;
+	is(value("sixtyfour_cancel($id)"), 't', "$what can be cancelled");
+	is(value("sixtyfour_cancel($id)"), 'f', 'once');
+	is(state($id), 'cancelled', 'and is cancelled');
+	is(error_of("sixtyfour_wait($id)"), "57014: job $id was cancelled", 'which a wait says');
+	is(value("sixtyfour_wait_all('{$id}')"), '', 'one for all just returns');
+	is(value("sixtyfour_result($id)"), undef, 'there is no result');
+	is(why($id), 'It was cancelled.', 'why');
+	return;
+}
+
+$mock->reset;
+value('sixtyfour_pause()');
+my $job = ask('Waiting');
+is_unfinished($job, 'queued', qr/^The queue of this database is paused until sixtyfour_resume\(\)\.$/);
+is_cancelled($job, 'a queued job');
+value('sixtyfour_resume()');
+
+$mock->rule({ match => { body_contains => 'Sending' }, hold => JSON::PP::true });
+$job = ask('Sending');
+$mock->wait_for(held => 1);
+is_unfinished($job, 'sending', qr/^Its request is on the way to the service\.$/);
+is_cancelled($job, 'one that is being sent');
+$mock->control('POST', 'release');
+
+$mock->settings({ task_seconds => undef });
+my $running = ask('Running');
+wait_for_state($running, 'running');
+my $call = value("call FROM sixtyfour.jobs WHERE id = $running");
+is_unfinished($running, 'running', qr/^The service works on it, as call $call\.$/);
+is_cancelled($running, 'one that runs');
+is(value("sixtyfour_retry($running)"), 't', 'a cancelled one can be asked again');
+wait_for_state($running, 'running');
+is(value("call FROM sixtyfour.jobs WHERE id = $running"), $call, 'it joins the call that runs');
+is_cancelled($running, 'that');
+my $failing = ask('Failing');
+wait_for_state($failing, 'running');
+my $task = value("task_id FROM sixtyfour.calls WHERE id = (SELECT call FROM sixtyfour.jobs WHERE id = $failing)");
+$mock->control('POST', "tasks/$task", { action => 'fail', error => 'nobody knows them' });
+finish_tasks();
+$mock->settings({ task_seconds => 0.2 });
+is_deeply(error_parts("sixtyfour_wait($failing)"),
+	[ '38000', 'the service could not do it: nobody knows them', "Job $failing failed.", '' ],
+	'failed: a wait raises the error');
+is(value("sixtyfour_wait_all('{$failing}')"), '', 'failed: one for all returns');
+is(value("sixtyfour_result($failing)"), undef, 'failed: no result');
+is(why($failing), 'It failed: the service could not do it: nobody knows them.', 'failed: why');
+is(value("sixtyfour_cancel($failing)"), 'f', 'failed: nothing to cancel');
+is(value("state || ' ' || cents FROM sixtyfour.calls WHERE id = (SELECT call FROM sixtyfour.jobs WHERE id = $failing)"),
+	'failed 0', 'failed: the call says what the service charged');
+is(value("sixtyfour_retry($failing)"), 't', 'failed: it can be asked again');
+is(value("sixtyfour_wait($failing) -> 'structured_data' ? 'title'"), 't', 'and has its answer then');
+is(state($failing), 'succeeded', 'succeeded: the state');
+is(why($failing), 'It succeeded.', 'succeeded: why');
+is(value("sixtyfour_result($failing) = sixtyfour_wait($failing)"), 't', 'succeeded: result and wait give the same');
+is(value("sixtyfour_cancel($failing)::text || sixtyfour_retry($failing)"), 'falsefalse', 'succeeded: nothing to cancel or retry');
+
+# what was paid for is kept, though the jobs that asked are gone
+$node->poll_query_until('postgres', "SELECT state = 'done' FROM sixtyfour.calls WHERE id = $call");
+is(value("count(*) FROM sixtyfour.results WHERE call = $call"), 1, 'the answer to a cancelled job is stored');
+my $seen = $mock->summary->{accepted};
+is(value("sixtyfour_wait($_) -> 'structured_data' ? 'title'"), 't', 'and answers the same question')
+  foreach ask('Running'), ask('Sending');
+is($mock->summary->{accepted}, $seen, 'without a request');
+is_deeply(asked_about(), [ qw(Sending Running Failing Failing) ], 'a job cancelled in time was never sent');
+
+foreach my $function (qw(wait result cancel retry why))
+{
+	is(error_of("sixtyfour_$function(123456789)"), '42704: job 123456789 does not exist', "$function of an unknown job");
+	is(value("sixtyfour_$function(NULL)"), undef, "$function of NULL");
+}
+is(error_of("sixtyfour_wait_all('{$failing,123456789}')"), '42704: job 123456789 does not exist', 'wait for all of unknown ones');
+is(value("sixtyfour_wait_all('{$failing,NULL}')"), '', 'NULLs are not waited for');
+is(value("sixtyfour_wait_all('{}')"), '', 'nor is nobody');
+
+# ---- transactions ----
+
+$mock->reset;
+$session->value('BEGIN');
+my $gone = ask('Rolled back');
+$session->value('ROLLBACK');
+is(error_of("sixtyfour_wait($gone)"), "42704: job $gone does not exist", 'ROLLBACK takes a job back');
+
+$session->value('BEGIN');
+my $mine = ask('Mine');
+is_deeply(error_parts("sixtyfour_wait($mine)"),
+	[ '55000', "job $mine was queued by this transaction",
+		'It is sent when the transaction commits, so waiting for it would never end.', 'Commit first.' ],
+	'a job of the same transaction cannot be waited for');
+$session->value('ROLLBACK');
+
+$session->value('BEGIN');
+my $kept = ask('Kept');
+$session->value('SAVEPOINT s');
+$gone = ask('Rolled back to a savepoint');
+$session->value('ROLLBACK TO s');
+my $released = ask('Released');
+$session->value('RELEASE s');
+is(why($released), 'It is sent when this transaction commits.', 'why of a job of this transaction');
+$session->value('SAVEPOINT w');
+is(error_of("sixtyfour_wait($released)"), "55000: job $released was queued by this transaction", 'nor one of a savepoint');
+$session->value('ROLLBACK TO w');
+is(error_of("sixtyfour_wait_all('{$kept}')"), "55000: job $kept was queued by this transaction", 'nor by a wait for all');
+$session->value('ROLLBACK TO w');
+is($mock->summary->{requests}, 0, 'nothing is sent before the commit');
+$session->value('COMMIT');
+
+$session->value('BEGIN');
+my $prepared = ask('Prepared');
+$session->value("PREPARE TRANSACTION 'one'");
+$session->value('BEGIN');
+ask('Prepared and rolled back');
+$session->value("PREPARE TRANSACTION 'two'");
+$session->value("ROLLBACK PREPARED 'two'");
+wait_for_all($kept, $released);
+is_deeply([ sort @{ asked_about() } ], [ qw(Kept Released) ], 'what was committed is sent, and nothing else');
+$other->value("COMMIT PREPARED 'one'");
+like(value("sixtyfour_wait($prepared)"), qr/structured_data/, 'what was prepared is sent when that is committed');
+is_deeply([ sort @{ asked_about() } ], [ qw(Kept Prepared Released) ], 'and only then');
+
+# one who only looks at a job in vain must not leave it behind
+$session->value('SELECT sixtyfour_pause()');
+my $held = ask('Held');
+$session->value('BEGIN');
+is(value("sixtyfour_cancel($held)"), 't', 'a job is cancelled in a transaction');
+$other->value('SELECT sixtyfour_resume()');
+$other->value('SELECT sixtyfour_wait(' . $other->value("SELECT ${\ask_about('Not held')}") . ')');
+$session->value('ROLLBACK');
+like(value("sixtyfour_wait($held, '30 s')"), qr/structured_data/, 'which is rolled back: it is sent');
+
+foreach my $level ('REPEATABLE READ', 'SERIALIZABLE', 'REPEATABLE READ READ ONLY')
+{
+	$session->value("BEGIN ISOLATION LEVEL $level");
+	value('count(*) FROM sixtyfour.jobs');
+	my $id = $other->value("SELECT ${\ask_about($level)}");
+	like(value("sixtyfour_wait($id, '30 s')"), qr/structured_data/, "a wait in $level sees the end");
+	is(value("sixtyfour_wait_all('{$id}')"), '', 'and so does one for all');
+	like(value("sixtyfour_result($id)"), qr/structured_data/, 'and the result');
+	is(value("count(*) FROM sixtyfour.jobs WHERE id = $id"), 0, 'though its snapshot is older than the job');
+	$session->value('COMMIT');
+}

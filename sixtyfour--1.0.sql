@@ -530,9 +530,8 @@ CREATE VIEW sixtyfour.calls WITH (security_barrier) AS
 		   expected_cents, cents, created_at, accepted_at, finished_at,
 		   sqlstate, message, raw
 	FROM sixtyfour.call c
-	WHERE pg_has_role('pg_monitor', 'USAGE') OR EXISTS (
-		SELECT FROM sixtyfour.job j
-		WHERE j.call = c.id AND pg_has_role(j.owner::oid, 'USAGE'));
+	WHERE pg_has_role('pg_monitor', 'USAGE') OR c.id IN (
+		SELECT j.call FROM sixtyfour.job j WHERE pg_has_role(j.owner::oid, 'USAGE'));
 GRANT SELECT ON sixtyfour.calls TO PUBLIC;
 COMMENT ON VIEW sixtyfour.calls IS
 'submissions to the service, of 1 to 100 jobs each: what they were expected to cost and did cost, in cents';
@@ -540,9 +539,8 @@ COMMENT ON VIEW sixtyfour.calls IS
 CREATE VIEW sixtyfour.results WITH (security_barrier) AS
 	SELECT id, call, item, operation, answer, cents, created_at
 	FROM sixtyfour.result r
-	WHERE pg_has_role('pg_monitor', 'USAGE') OR EXISTS (
-		SELECT FROM sixtyfour.job j
-		WHERE j.result = r.id AND pg_has_role(j.owner::oid, 'USAGE'));
+	WHERE pg_has_role('pg_monitor', 'USAGE') OR r.id IN (
+		SELECT j.result FROM sixtyfour.job j WHERE pg_has_role(j.owner::oid, 'USAGE'));
 GRANT SELECT ON sixtyfour.results TO PUBLIC;
 COMMENT ON VIEW sixtyfour.results IS
 'paid answers, each with its share of the call''s cents';

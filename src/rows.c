@@ -229,7 +229,7 @@ s64_rows_prepare(const char *query, bool keep)
 {
 	Oid			types[1] = {JSONBOID};
 	int			nestlevel = pin_search_path();
-	SPIPlanPtr	plan = SPI_prepare(query, 1, types);
+	SPIPlanPtr	plan = SPI_prepare_cursor(query, 1, types, CURSOR_OPT_GENERIC_PLAN);
 
 	if (plan == NULL)
 		elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));

@@ -50,6 +50,7 @@
 static struct
 {
 	int64		epoch;
+	uint32		turns;
 	TimestampTz submit_at;		/* look at the queue */
 	TimestampTz poll_at;		/* poll the first task */
 	TimestampTz record_at;		/* try again to record what ended */
@@ -153,13 +154,23 @@ look_around(TimestampTz now)
 	worker.stragglers_at = now + STRAGGLERS_GAP;
 }
 
+/*
+ * Submissions and polls compete for the account's rate and for transfers.
+ * Polls go first in three turns of five, so each gets its share, and either
+ * gets all where the other needs none.
+ */
 static void
 send_requests(TimestampTz now)
 {
+	bool		polls_first = worker.turns++ % 5 < 3;
+
+	if (polls_first)
+		worker.poll_at = s64_submit_polls();
 	if (worker.submit_at <= now)
 		worker.submit_at = s64_submit_due(worker.epoch, &worker.changed,
 										  &worker.delivering);
-	worker.poll_at = s64_submit_polls();
+	if (!polls_first)
+		worker.poll_at = s64_submit_polls();
 }
 
 /*

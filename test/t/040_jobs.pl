@@ -146,9 +146,9 @@ is(value('count(*) FROM sixtyfour.jobs'), 9, 'and nothing of that was queued');
 # ---- order ----
 
 value('sixtyfour_pause()');
-my %order = map { $_ => ask("Priority $_", $_) } 300, 50, 100;
-my $later = ask('Later', q(1, now() + interval '1 h'));
-my $soon  = ask('Soon', q(1, now() + interval '1 s'));
+my %order = map { $_ => ask("Priority $_", "priority => $_") } 300, 50, 100;
+my $later = ask('Later', q(priority => 1, run_at => now() + interval '1 h'));
+my $soon  = ask('Soon', q(priority => 1, run_at => now() + interval '1 s'));
 is(why($order{50}), 'The queue of this database is paused until sixtyfour_resume().', 'why while paused');
 value('sixtyfour_resume()');
 wait_for_all(values %order, $soon);

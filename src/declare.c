@@ -26,13 +26,13 @@
 #include "utils/lsyscache.h"
 #include "utils/timestamp.h"
 
-#include "check.h"
 #include "columns.h"
 #include "compat.h"
 #include "enrichment.h"
 #include "expression.h"
 #include "guc.h"
 #include "output.h"
+#include "sample.h"
 #include "triggers.h"
 
 /* jsonb_build_object(), which makes the subject, takes 100 arguments. */
@@ -298,96 +298,7 @@ read_output(Declaration *d)
 	}
 }
 
-/* ---- the request ---- */
-
-static bool
-has_member(Jsonb *object, const char *name)
-{
-	JsonbValue	v;
-
-	return object != NULL && JB_ROOT_IS_OBJECT(object) &&
-		getKeyJsonValueFromContainer(&object->root, name, strlen(name), &v) != NULL;
-}
-
-static bool
-has_field(const Endpoint *endpoint, const char *name)
-{
-	for (const Field *field = endpoint->fields; field->name; field++)
-	{
-		if (strcmp(field->name, name) == 0)
-			return true;
-	}
-	return false;
-}
-
-static Jsonb *
-concat(Jsonb *a, Jsonb *b)
-{
-	return DatumGetJsonbP(DirectFunctionCall2(jsonb_concat, JsonbPGetDatum(a),
-											  JsonbPGetDatum(b)));
-}
-
-static Jsonb *
-finish(JsonbInState *state, JsonbIteratorToken end)
-{
-	pushJsonbValue(state, end, NULL);
-	return JsonbValueToJsonb(state->result);
-}
-
-/* An object with one member */
-static Jsonb *
-object_of(const char *name, Jsonb *value)
-{
-	JsonbInState state = {0};
-	JsonbValue	v;
-
-	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
-	v.type = jbvString;
-	v.val.string.val = (char *) name;
-	v.val.string.len = strlen(name);
-	pushJsonbValue(&state, WJB_KEY, &v);
-	if (JB_ROOT_IS_SCALAR(value))
-		JsonbExtractScalar(&value->root, &v);
-	else
-	{
-		v.type = jbvBinary;
-		v.val.binary.data = &value->root;
-		v.val.binary.len = VARSIZE(value) - VARHDRSZ;
-	}
-	pushJsonbValue(&state, WJB_VALUE, &v);
-	return finish(&state, WJB_END_OBJECT);
-}
-
-/* Check the request that a row would make, its subject aside. */
-static void
-check_request(const Declaration *d)
-{
-	const char *subject = d->endpoint->fields[0].name;
-	Jsonb	   *structure = get_jsonb(d, ARG_STRUCT);
-	Jsonb	   *options = get_jsonb(d, ARG_OPTIONS);
-	Jsonb	   *body = DatumGetJsonbP(DirectFunctionCall1(jsonb_in,
-														  CStringGetDatum("{\"name\": \"x\"}")));
-
-	if (options != NULL && !JB_ROOT_IS_OBJECT(options))
-		refuse(ERRCODE_INVALID_PARAMETER_VALUE, "\"options\" must be a JSON object", NULL);
-	if (has_member(options, subject))
-		refuse(ERRCODE_INVALID_PARAMETER_VALUE,
-			   psprintf("\"%s\" comes from the row and cannot be given in \"options\"", subject), NULL);
-	if (structure != NULL && !has_field(d->endpoint, "struct"))
-		refuse(ERRCODE_INVALID_PARAMETER_VALUE,
-			   psprintf("operation %s takes no \"struct\"", d->endpoint->name), NULL);
-	if (structure != NULL && has_member(options, "struct"))
-		refuse(ERRCODE_INVALID_PARAMETER_VALUE,
-			   "\"struct\" is given both as an argument and in \"options\"", NULL);
-
-	body = object_of(subject, body);
-	if (structure != NULL)
-		body = concat(body, object_of("struct", structure));
-	if (options != NULL)
-		body = concat(body, DatumGetJsonbP(DirectFunctionCall1(jsonb_strip_nulls,
-															   JsonbPGetDatum(options))));
-	s64_check_body(d->endpoint, body);
-}
+/* ---- the rest ---- */
 
 static void
 check_usage(Oid server, const char *name, Oid user)
@@ -466,7 +377,8 @@ input_numbers(const Declaration *d)
 	}
 	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
 	s64_columns_push_numbers(&state, d->target, columns, n);
-	return finish(&state, WJB_END_OBJECT);
+	pushJsonbValue(&state, WJB_END_OBJECT, NULL);
+	return JsonbValueToJsonb(state.result);
 }
 
 static int
@@ -519,7 +431,7 @@ sixtyfour_create_enrichment(PG_FUNCTION_ARGS)
 	check_server(&d);
 	read_input(&d);
 	read_output(&d);
-	check_request(&d);
+	s64_sample_check(d.endpoint, get_jsonb(&d, ARG_STRUCT), get_jsonb(&d, ARG_OPTIONS));
 
 	id = add(&d);
 	if (id == 0)

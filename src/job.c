@@ -29,7 +29,9 @@
 #include "account.h"
 #include "compat.h"
 #include "ledger.h"
+#include "meter.h"
 #include "report.h"
+#include "request.h"
 #include "roster.h"
 #include "sql.h"
 
@@ -64,13 +66,16 @@ typedef struct Job
 	int			attempts;
 	bool		foreign;		/* of another home */
 	bool		uncommitted;	/* of this transaction */
+	const Endpoint *endpoint;	/* NULL: not known to this library */
+	Jsonb	   *body;
 	Jsonb	   *answer;			/* NULL: none */
 } Job;
 
 static SqlStatement select_job = {
 	"SELECT j.state, j.delivery, j.call, j.sqlstate, j.message, j.owner, j.payer,"
 	" j.server::text, j.run_at, j.finished_at, j.attempts,"
-	" (j.home_system, j.home_database::bigint) <> ($2, $3), j.xmin, r.answer"
+	" (j.home_system, j.home_database::bigint) <> ($2, $3), j.xmin, r.answer,"
+	" j.operation, j.body"
 	" FROM sixtyfour.job j LEFT JOIN sixtyfour.result r ON r.id = j.result"
 	" WHERE j.id = $1",
 	3, {INT8OID, INT8OID, INT8OID}, NULL
@@ -106,6 +111,8 @@ fill_job(Job *job)
 	job->uncommitted = TransactionIdIsCurrentTransactionId(DatumGetTransactionId(s64_sql_value(0, 13, &isnull)));
 	value = s64_sql_value(0, 14, &isnull);
 	job->answer = isnull ? NULL : (Jsonb *) PG_DETOAST_DATUM_COPY(value);
+	job->endpoint = s64_endpoint_find(s64_sql_text(0, 15));
+	job->body = (Jsonb *) PG_DETOAST_DATUM_COPY(s64_sql_value(0, 16, &isnull));
 }
 
 static void
@@ -459,9 +466,36 @@ sixtyfour_resolve(PG_FUNCTION_ARGS)
 
 /* ---- why ---- */
 
+/* What keeps a job that is due from being sent over its account? */
+static char *
+why_account(const Job *job, const Account *account)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	MeterReading reading = s64_meter_read(account, now);
+	int			cents = job->endpoint == NULL ? 0
+		: s64_request_expected_cents(account, job->endpoint, job->body);
+
+	if (reading.paused_until > now)
+		return psprintf("Its account is tried again at %s, or with another key: %s.",
+						timestamptz_to_str(reading.paused_until),
+						reading.paused_by == ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION
+						? "the service refuses the API key"
+						: "the balance of the account is too low");
+	if (account->daily_budget >= 0 &&
+		reading.spent_today + reading.at_risk + cents > account->daily_budget)
+		return psprintf("The daily budget of server \"%s\" is reached: of %d cents, " INT64_FORMAT " are spent or at risk today (UTC).",
+						account->server, account->daily_budget,
+						reading.spent_today + reading.at_risk);
+	if (reading.hold_until > now)
+		return psprintf("The service's rate limit holds it back until %s.",
+						timestamptz_to_str(reading.hold_until));
+	return "It waits for its turn within the account's rate limit.";
+}
+
 static char *
 why_queued(const Job *job)
 {
+	Account    *account;
 	ErrorData  *error;
 
 	if (job->foreign)
@@ -472,14 +506,28 @@ why_queued(const Job *job)
 		return "The queue of this database is paused until sixtyfour_resume().";
 	if (job->uncommitted)
 		return "It is sent when this transaction commits.";
-	if (s64_account_try(job->server, job->payer, &error) == NULL)
+	account = s64_account_try(job->server, job->payer, &error);
+	if (account == NULL && GetUserNameFromId(job->payer, true) == NULL)
+		return "It is never sent, as the role that was to pay for it was dropped.";
+	if (account == NULL)
 		return psprintf("It waits until its account can be used: %s.", error->message);
 	if (job->run_at > GetCurrentTimestamp() && job->message != NULL)
 		return psprintf("It is tried again at %s: %s.",
 						timestamptz_to_str(job->run_at), job->message);
 	if (job->run_at > GetCurrentTimestamp())
 		return psprintf("It is not due before %s.", timestamptz_to_str(job->run_at));
-	return "It waits for its turn within the account's rate limit and budget.";
+	return why_account(job, account);
+}
+
+static char *
+why_running(const Job *job)
+{
+	ErrorData  *error;
+
+	if (s64_account_try(job->server, job->payer, &error) != NULL)
+		return psprintf("The service works on it, as call " INT64_FORMAT ".", job->call);
+	return psprintf("The service works on it, as call " INT64_FORMAT ", but its account cannot be used to ask for the answer: %s.",
+					job->call, error->message);
 }
 
 /* sixtyfour_why(job bigint) → text: one sentence */
@@ -494,7 +542,7 @@ sixtyfour_why(PG_FUNCTION_ARGS)
 	else if (is_state(&job, "sending"))
 		why = "Its request is on the way to the service.";
 	else if (is_state(&job, "running"))
-		why = psprintf("The service works on it, as call " INT64_FORMAT ".", job.call);
+		why = why_running(&job);
 	else if (is_state(&job, "uncertain"))
 		why = psprintf("Call " INT64_FORMAT " may have been accepted and billed, but its answer is unknown (%s); use sixtyfour_resolve(" INT64_FORMAT ", ...).",
 					   job.call, job.message ? job.message : "nothing more is known", job.call);

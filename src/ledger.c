@@ -86,6 +86,7 @@ static SqlStatement next_epoch = {
 static SqlStatement take_over_calls = {
 	"UPDATE sixtyfour.call SET epoch = $3,"
 	" state = CASE state WHEN 'sending' THEN 'uncertain' ELSE state END,"
+	" sqlstate = CASE state WHEN 'sending' THEN '08007' ELSE sqlstate END,"
 	" message = CASE state WHEN 'sending' THEN"
 	" 'the worker ended before the service answered' ELSE message END"
 	" WHERE state IN " OPEN_CALL
@@ -293,11 +294,11 @@ static SqlStatement lock_job = {
 	1, {INT8OID}, NULL
 };
 
-bool
+LedgerReuse
 s64_ledger_reuse(const LedgerJob *job, const AccountId *account)
 {
 	Datum		values[4];
-	bool		reused;
+	LedgerReuse reuse = REUSE_NONE;
 
 	values[0] = Int64GetDatum(job->position.id);
 	values[1] = UUIDPGetDatum(&job->fingerprint);
@@ -307,12 +308,12 @@ s64_ledger_reuse(const LedgerJob *job, const AccountId *account)
 	s64_sql_begin();
 	/* one that a user holds is not waited for, nor is it ours to claim now */
 	if (s64_sql_run(&lock_job, values, NULL) == 0)
-		reused = true;
-	else
-		reused = (job->cache_ttl > 0 && s64_sql_run(&use_result, values, NULL) > 0) ||
-			s64_sql_run(&join_call, values, NULL) > 0;
+		reuse = REUSE_HELD;
+	else if ((job->cache_ttl > 0 && s64_sql_run(&use_result, values, NULL) > 0) ||
+			 s64_sql_run(&join_call, values, NULL) > 0)
+		reuse = REUSE_DONE;
 	s64_sql_end();
-	return reused;
+	return reuse;
 }
 
 /* ---- opening a call ---- */
@@ -706,6 +707,7 @@ static SqlStatement adopt_jobs = {
 static SqlStatement adopt_calls = {
 	"UPDATE sixtyfour.call SET home_system = $1, home_database = $2, epoch = 0,"
 	" state = CASE state WHEN 'sending' THEN 'uncertain' ELSE state END,"
+	" sqlstate = CASE state WHEN 'sending' THEN '08007' ELSE sqlstate END,"
 	" message = CASE state WHEN 'sending' THEN"
 	" 'it was being sent when this copy of the database was made' ELSE message END"
 	" WHERE (home_system, home_database) <> ($1, $2) AND state IN " OPEN_CALL,

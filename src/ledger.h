@@ -91,12 +91,19 @@ extern int	s64_ledger_due(const LedgerPosition *after, int max,
 /* When the earliest job that is not due yet becomes so; DT_NOEND if none. */
 extern TimestampTz s64_ledger_next_due(void);
 
+typedef enum LedgerReuse
+{
+	REUSE_NONE,					/* it needs a call of its own */
+	REUSE_DONE,
+	REUSE_HELD					/* a user's transaction holds the job */
+} LedgerReuse;
+
 /*
  * Give a job an answer without a call: a stored result that is young enough,
- * or a place in a call that asks the same.  False if there is
- * neither.
+ * or a place in a call that asks the same.  Locks the job.
  */
-extern bool s64_ledger_reuse(const LedgerJob *job, const AccountId *account);
+extern LedgerReuse s64_ledger_reuse(const LedgerJob *job,
+									const AccountId *account);
 
 /*
  * queued -> sending: a call for these jobs, which are alike (one payer,

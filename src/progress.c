@@ -21,6 +21,7 @@
 #include "sql.h"
 
 #define NOTICE_EVERY 10000		/* ms */
+#define LONGEST_WAIT 1000		/* ms; a process that dies announces nothing */
 
 S64_FUNCTION(sixtyfour_wait_enrichment);
 S64_FUNCTION(sixtyfour_reapply);
@@ -162,6 +163,7 @@ sixtyfour_wait_enrichment(PG_FUNCTION_ARGS)
 	TimestampTz deadline = DT_NOEND;
 	TimestampTz said = GetCurrentTimestamp();
 	Enrichment *e;
+	long		timeout;
 
 	if (PG_ARGISNULL(0))
 		PG_RETURN_VOID();
@@ -178,7 +180,8 @@ sixtyfour_wait_enrichment(PG_FUNCTION_ARGS)
 			ereport(ERROR,
 					(errcode(ERRCODE_QUERY_CANCELED),
 					 errmsg("enrichment \"%s\" was not done before the timeout", e->name)));
-		s64_roster_wait(Min(1000, TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline)));
+		timeout = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
+		s64_roster_wait(Min(timeout, LONGEST_WAIT));
 	}
 	s64_roster_cancel_wait();
 	refuse_uncertain(e);

@@ -17,6 +17,8 @@
 #include "guc.h"
 #include "request.h"
 
+#define ASSUMED_PRICE	500		/* cents of a request whose price nobody knows */
+
 static const char *const methods[] = {"GET", "POST", "PATCH", "PUT", "DELETE"};
 
 /* The object without its null members: to the service both mean "not given" */
@@ -80,6 +82,17 @@ s64_request_price(const Endpoint *endpoint, Jsonb *body)
 {
 	return has_text(body, "mode", "PERSONAL") ? endpoint->personal_price
 		: endpoint->price;
+}
+
+int
+s64_request_expected_cents(const Account *account, const Endpoint *endpoint,
+						   Jsonb *body)
+{
+	int			price = s64_request_price(endpoint, body);
+
+	if (price == PRICE_UNKNOWN)
+		price = account->assumed_price;
+	return price < 0 ? ASSUMED_PRICE : price;
 }
 
 static char *

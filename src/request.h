@@ -42,6 +42,10 @@ extern pg_uuid_t s64_request_fingerprint(const Endpoint *endpoint, Jsonb *body);
  */
 extern int	s64_request_price(const Endpoint *endpoint, Jsonb *body);
 
+/* The same, but where the price is not known what the account assumes: cents */
+extern int	s64_request_expected_cents(const Account *account,
+									   const Endpoint *endpoint, Jsonb *body);
+
 /*
  * A request to an endpoint of the table.  body is its JSON body, or NULL for
  * none; members that are null are left out.  Raises 22023 if the service would

@@ -118,7 +118,7 @@ record_rejection(Flight *flight, int64 epoch)
 			break;
 		case OUTCOME_KEY_REFUSED:
 		case OUTCOME_NO_BALANCE:
-			retry_at = now + ACCOUNT_PAUSE;
+			retry_at = now;		/* when the account's pause is over */
 			break;
 		default:
 			break;

@@ -9,6 +9,7 @@
 
 #include "fmgr.h"
 
+#include "feed.h"
 #include "guc.h"
 #include "launcher.h"
 #include "meter.h"
@@ -27,4 +28,5 @@ _PG_init(void)
 	s64_roster_init();
 	s64_utility_init();
 	s64_launcher_init();
+	s64_feed_init();
 }

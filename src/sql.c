@@ -24,6 +24,7 @@
 
 static Oid	saved_user;
 static int	saved_context;
+static int	nestlevel;
 static bool snapshot_pushed;	/* background processes have none of their own */
 
 /* The owner of the installed extension; InvalidOid if it is not installed */
@@ -75,11 +76,16 @@ s64_sql_begin(void)
 	GetUserIdAndSecContext(&saved_user, &saved_context);
 	SetUserIdAndSecContext(owner, saved_context | SECURITY_LOCAL_USERID_CHANGE |
 						   SECURITY_NOFORCE_RLS);
+	/* a plan is made anew whenever the search_path is not that of its making */
+	nestlevel = NewGUCNestLevel();
+	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET,
+							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 }
 
 void
 s64_sql_end(void)
 {
+	AtEOXact_GUC(true, nestlevel);
 	SetUserIdAndSecContext(saved_user, saved_context);
 	if (snapshot_pushed)
 		PopActiveSnapshot();
@@ -92,22 +98,15 @@ s64_sql_caller(void)
 	return saved_user;
 }
 
-/*
- * Names are looked up when a plan is made, and again, with the search_path
- * of then, when it has become invalid: so it is pinned here and nowhere else.
- */
 static void
 prepare(SqlStatement *statement)
 {
-	int			nestlevel = NewGUCNestLevel();
-
-	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET,
-							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
-	statement->plan = SPI_prepare(statement->text, statement->nargs, statement->types);
+	/* custom plans would be made, and cost more than they save, every time */
+	statement->plan = SPI_prepare_cursor(statement->text, statement->nargs,
+										 statement->types, CURSOR_OPT_GENERIC_PLAN);
 	if (statement->plan == NULL)
 		elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
 	SPI_keepplan(statement->plan);
-	AtEOXact_GUC(true, nestlevel);
 }
 
 static uint64

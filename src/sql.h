@@ -8,10 +8,11 @@
  *		... SPI_tuptable, in the SPI memory context ...
  *		s64_sql_end();
  *
- * Between begin and end the current user is the extension's owner; an error
- * gives the old one back with the transaction.  Statements are prepared once
- * per process with search_path = pg_catalog, pg_temp, and survive DROP and
- * CREATE EXTENSION.
+ * Between begin and end the current user is the extension's owner, and
+ * search_path is pg_catalog, pg_temp, so that no object of a user can stand in
+ * for one of the system's; an error gives both back with the transaction.
+ * Statements are prepared once per process, and survive DROP and CREATE
+ * EXTENSION.
  *
  *-------------------------------------------------------------------------
  */

@@ -33,9 +33,9 @@
 #define LINGER			INT64CONST(250000)	/* µs that a bulk waits to fill */
 #define SUBMIT_TIMEOUT	120000	/* ms: acceptance of a task is quick */
 #define POLL_TIMEOUT	30000	/* ms */
-#define ASSUMED_PRICE	500		/* cents of a request whose price nobody knows */
 #define FULL_RECHECK	INT64CONST(20000)	/* µs, when there was no room */
 #define RECHECK			INT64CONST(10000000)	/* µs, of what a person must mend */
+#define HELD_RECHECK	INT64CONST(1000000) /* µs, of what a transaction holds */
 
 /* An account met in this pass */
 typedef struct Payer
@@ -54,6 +54,7 @@ typedef struct Batch
 	char	   *manner;
 	const LedgerJob **jobs;
 	int			njobs;
+	bool		awaited;		/* other jobs wait to join its calls */
 } Batch;
 
 /* What one pass over the queue gathers, all in the transaction's context */
@@ -64,6 +65,8 @@ typedef struct Pass
 	List	   *groups;
 	List	   *flights;		/* to be started after the commit */
 	Task	   *task;			/* taken from the tasks, in no flight yet */
+	const Account *saver;		/* has set aside cents that no flight has yet */
+	int			saved;			/* so many */
 	TimestampTz again;
 	bool		changed;
 	bool		delivering;
@@ -173,15 +176,36 @@ get_group(Pass *pass, Payer *payer, const LedgerJob *job)
 	return group;
 }
 
-/* Is the same question in the group already?  It then waits for that call. */
+/* Does a group ask the same question of the same account? */
 static bool
-is_asked(const Batch *group, const LedgerJob *job)
+asks_the_same(const Batch *group, const Payer *payer, const LedgerJob *job)
 {
+	if (memcmp(&group->payer->account->id, &payer->account->id, sizeof(AccountId)) != 0)
+		return false;
 	for (int i = 0; i < group->njobs; i++)
 	{
 		if (memcmp(&group->jobs[i]->fingerprint, &job->fingerprint,
 				   sizeof(pg_uuid_t)) == 0)
 			return true;
+	}
+	return false;
+}
+
+/* Is the same question in a group already?  The job then waits for that call. */
+static bool
+is_asked(Pass *pass, const Payer *payer, const LedgerJob *job)
+{
+	ListCell   *lc;
+
+	foreach(lc, pass->groups)
+	{
+		Batch	   *group = lfirst(lc);
+
+		if (asks_the_same(group, payer, job))
+		{
+			group->awaited = true;
+			return true;
+		}
 	}
 	return false;
 }
@@ -203,23 +227,29 @@ sort_job(Pass *pass, const LedgerJob *job)
 	payer = get_payer(pass, job->server, job->payer);
 	if (payer->account == NULL)
 		return;
-	if (s64_ledger_reuse(job, &payer->account->id))
+	switch (s64_ledger_reuse(job, &payer->account->id))
 	{
-		pass->changed = true;
-		pass->delivering = true;
-		return;
+		case REUSE_DONE:
+			pass->changed = true;
+			pass->delivering = true;
+			return;
+		case REUSE_HELD:
+			come_again(pass, GetCurrentTimestamp() + HELD_RECHECK);
+			return;
+		case REUSE_NONE:
+			break;
 	}
-	if (payer->blocked_until != 0)
+	if (payer->blocked_until != 0 || is_asked(pass, payer, job))
 		return;
 	group = get_group(pass, payer, job);
-	if (is_asked(group, job))
-		come_again(pass, GetCurrentTimestamp());
-	else
-		group->jobs[group->njobs++] = job;
+	group->jobs[group->njobs++] = job;
 }
 
-/* Read what is due, more of it while only blocked payers' jobs are found. */
-static void
+/*
+ * Read what is due, more of it while only blocked payers' jobs are found.
+ * Returns true if there may be more.
+ */
+static bool
 read_queue(Pass *pass)
 {
 	LedgerPosition after;
@@ -236,22 +266,10 @@ read_queue(Pass *pass)
 			after = jobs[n - 1].position;
 		first = false;
 	} while (n == READ_MAX && pass->groups == NIL);
-	if (n == READ_MAX)
-		come_again(pass, GetCurrentTimestamp());
+	return n == READ_MAX;
 }
 
 /* ---- calls ---- */
-
-/* The cents to set aside for a call of n jobs */
-static int
-expected_cents(const Payer *payer, const LedgerJob *job, int n)
-{
-	int			price = s64_request_price(job->endpoint, job->body);
-
-	if (price == PRICE_UNKNOWN)
-		price = payer->account->assumed_price;
-	return (price < 0 ? ASSUMED_PRICE : price) * n;
-}
 
 /* Leave of the account for one more request that costs cents, or block it. */
 static bool
@@ -266,9 +284,22 @@ get_leave(Pass *pass, Payer *payer, int cents)
 	else if (!s64_meter_reserve(payer->account, cents, now, &reading))
 		payer->blocked_until = now + RECHECK;
 	else
+	{
+		pass->saver = payer->account;
+		pass->saved = cents;
 		return true;
+	}
 	come_again(pass, payer->blocked_until);
 	return false;
+}
+
+/* What was set aside for a call that there is not is free again. */
+static void
+give_back(Pass *pass)
+{
+	if (pass->saver != NULL)
+		s64_meter_settle(pass->saver, pass->saved, 0, GetCurrentTimestamp());
+	pass->saver = NULL;
 }
 
 /* A flight for a call that is being opened; what it needs is copied. */
@@ -297,15 +328,19 @@ make_flight(int64 call, const Payer *payer, const LedgerJob **jobs, int n,
 static bool
 open_call(Pass *pass, Payer *payer, const LedgerJob **jobs, int n)
 {
-	int			cents = expected_cents(payer, jobs[0], n);
+	int			cents = n * s64_request_expected_cents(payer->account, jobs[0]->endpoint,
+													   jobs[0]->body);
 	int64		call;
 
 	if (!get_leave(pass, payer, cents))
 		return false;
 	call = s64_ledger_open(jobs, &n, &payer->account->id, cents, pass->epoch);
-	if (call != 0)
+	if (call == 0)
+		give_back(pass);
+	else
 		pass->flights = lappend(pass->flights,
 								make_flight(call, payer, jobs, n, cents));
+	pass->saver = NULL;
 	return true;
 }
 
@@ -344,17 +379,25 @@ open_calls(Pass *pass, Batch *group, int room)
 		if (!open_call(pass, group->payer, &group->jobs[done], n))
 			return;
 		done += n;
+		if (group->awaited)
+			come_again(pass, GetCurrentTimestamp());
 	}
 }
 
-/* Nothing of a pass that failed is sent. */
+/* Nothing of a pass that failed is sent, and nothing spent. */
 static void
 drop_flights(Pass *pass)
 {
 	ListCell   *lc;
 
+	give_back(pass);
 	foreach(lc, pass->flights)
-		s64_flight_free(lfirst(lc));
+	{
+		Flight	   *flight = lfirst(lc);
+
+		s64_meter_settle(flight->account, flight->reserved, 0, GetCurrentTimestamp());
+		s64_flight_free(flight);
+	}
 }
 
 static void
@@ -362,18 +405,20 @@ gather(Pass *pass)
 {
 	int			room = Min(s64_flight_limit() - s64_flight_count(), CALLS_MAX);
 	ListCell   *lc;
-	TimestampTz next;
+	bool		more;
 
 	if (room <= 0)
 	{
 		come_again(pass, GetCurrentTimestamp() + FULL_RECHECK);
 		return;
 	}
-	read_queue(pass);
+	more = read_queue(pass);
 	foreach(lc, pass->groups)
 		open_calls(pass, lfirst(lc), room);
-	next = s64_ledger_next_due();
-	come_again(pass, next);
+	/* if nothing could be done, what stood in the way has said when */
+	if (more && (pass->flights != NIL || pass->changed))
+		come_again(pass, GetCurrentTimestamp());
+	come_again(pass, s64_ledger_next_due());
 }
 
 TimestampTz

@@ -84,8 +84,10 @@ sleep_until(TimestampTz next)
 	if (wait_event == 0)
 		wait_event = s64_wait_event_new("SixtyfourWriterMain");
 	if (!TIMESTAMP_IS_NOEND(next))
-		timeout = Max(SHORTEST_SLEEP,
-					  Min(timeout, TimestampDifferenceMilliseconds(GetCurrentTimestamp(), next)));
+	{
+		timeout = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), next);
+		timeout = Max(SHORTEST_SLEEP, Min(timeout, LONGEST_SLEEP));
+	}
 	pgstat_report_activity(STATE_IDLE, NULL);
 	s64_roster_report(TIMESTAMP_IS_NOEND(next) ? "idle" : "waiting for locked rows", 0);
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, timeout,

@@ -269,7 +269,8 @@ subtest 'leaving and waking' => sub {
 	my $state = q{SELECT state FROM sixtyfour.workers
 		WHERE database = current_database() AND kind = 'worker'};
 	my $sleeps = sub {
-		stays_away('postgres', 'asleep', $_[0]);
+		ok($node->poll_query_until('postgres', $state, 'asleep'), $_[0])
+		  or die 'gave up: ' . rows('postgres', "kind || ' ' || state");
 	};
 	my $wakes = sub {
 		my ($sql, $what) = @_;
@@ -281,7 +282,7 @@ subtest 'leaving and waking' => sub {
 	};
 
 	set_conf('sixtyfour.idle_timeout', '1s');
-	$sleeps->('idle processes leave');
+	stays_away('postgres', 'asleep', 'idle processes leave');
 	$leaves_asleep->("BEGIN; $enqueue; ROLLBACK", 'ROLLBACK wakes nobody');
 	$leaves_asleep->("BEGIN; SAVEPOINT s; $enqueue; ROLLBACK TO s; COMMIT",
 		'nor does a subtransaction that is rolled back');

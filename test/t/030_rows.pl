@@ -286,6 +286,24 @@ $node->poll_query_until('postgres', "SELECT email = 'seven\@x.example' FROM peop
 pass('and written when it is free');
 is(psql("SELECT delivery, sqlstate FROM sixtyfour.job WHERE row_key = '$keys[6]'"), 'applied|', 'once');
 
+# a table that is locked holds back no other
+psql(q{CREATE TABLE calm (id int PRIMARY KEY, name text, email text);
+	SELECT sixtyfour_create_enrichment('calm', 'calm', 'find_email', '{"name":"name"}', '{"email":"$.email[0][0]"}');
+	INSERT INTO calm VALUES (1, 'Calm')}, 'alice');
+psql("UPDATE people SET email = NULL; SELECT sixtyfour_run_enrichment('mail')");
+$locker = $node->background_psql('postgres');
+$locker->query_safe('BEGIN; LOCK TABLE people IN SHARE MODE');
+answer('mail', $keys[9], '{"email":[["ten@x.example"]]}');
+answer('calm', '{"id": 1}', '{"email":[["calm@x.example"]]}');
+psql(q{SELECT sixtyfour_reapply('mail'), sixtyfour_reapply('calm')});
+$node->poll_query_until('postgres', q{SELECT email IS NOT NULL FROM calm}) or die;
+$node->poll_query_until('postgres', "SELECT sqlstate = '55P03' FROM sixtyfour.job WHERE row_key = '$keys[9]' AND delivery = 'pending'") or die;
+pass('a locked table holds back no other');
+$locker->query_safe('COMMIT');
+$locker->quit;
+$node->poll_query_until('postgres', "SELECT email IS NOT NULL FROM people WHERE id = $ids[9]") or die;
+pass('and gets its answers when it is free');
+
 # a later answer is not overwritten by an earlier one
 psql(q{TRUNCATE sixtyfour.job; UPDATE people SET email = NULL});
 psql(q{SELECT sixtyfour_run_enrichment('mail', 'name = ''P9''')}, 'alice');
@@ -465,6 +483,36 @@ foreach my $command ("run_enrichment('bulk')", "drop_enrichment('bulk')", "reapp
 {
 	fails("not the owner: $command", "SET ROLE bob; SELECT sixtyfour_$command", '42501', 'must be owner of enrichment "bulk"');
 }
+
+# ---- once, whatever happens ----
+
+psql(q{
+	CREATE TABLE counted (id int PRIMARY KEY, name text, email text, writes int DEFAULT 0);
+	CREATE FUNCTION count_writes() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN
+		PERFORM pg_catalog.pg_sleep(0.002); NEW.writes := OLD.writes + 1; RETURN NEW; END$$;
+	SELECT sixtyfour_create_enrichment('counted', 'counted', 'find_email', '{"name":"name"}', '{"email":"$.email[0][0]"}');
+	INSERT INTO counted SELECT i, 'C' || i FROM generate_series(1, 1500) i;
+	CREATE TRIGGER count_writes BEFORE UPDATE ON counted FOR EACH ROW EXECUTE FUNCTION count_writes();
+}, 'alice');
+psql(q{SELECT answer('counted', jsonb_build_object('id', id), '{"email":[["x@x.example"]]}') FROM counted;
+	SELECT sixtyfour_reapply('counted')});
+foreach my $applied (200, 600)
+{
+	$node->poll_query_until('postgres', "SELECT count(*) >= $applied FROM counted WHERE writes > 0") or die;
+	if ($applied == 600)
+	{
+		$node->stop('immediate');
+		$node->start;
+	}
+	else
+	{
+		psql(q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'sixtyfour writer'});
+	}
+}
+$node->poll_query_until('postgres', q{SELECT count(*) = 0 FROM sixtyfour.job WHERE delivery = 'pending'}) or die;
+is(psql('SELECT writes, count(*) FROM counted GROUP BY writes'), '1|1500',
+	'killed and crashed writers write each answer exactly once');
+psql(q{SELECT sixtyfour_drop_enrichment('counted'); DELETE FROM sixtyfour.job WHERE message IS NULL AND delivery = 'applied'});
 
 # ---- waiting, seeing, dropping ----
 

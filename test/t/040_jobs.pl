@@ -174,7 +174,7 @@ sub leads
 sub bulk
 {
 	my ($tag, $n) = @_;
-	my $ids = value(qq{sixtyfour_find_email_bulk_async('${\leads($tag, $n)}', options => '{"providers":["$tag"]}')});
+	my $ids = value(qq{sixtyfour_find_email_bulk_async('${\leads($tag, $n)}', options => '{"providers":["bulk $tag"]}')});
 	return $ids =~ /\d+/g;
 }
 
@@ -190,7 +190,7 @@ my %knobs = (
 	unmatched  => { bulk_unmatched => 3 },
 	senseless  => { result => { nothing => 'here' } },
 	few        => {});
-$mock->rule({ match => { body_contains => qq("$_") }, %{ $knobs{$_} } }) foreach sort keys %knobs;
+$mock->rule({ match => { body_contains => qq("bulk $_") }, %{ $knobs{$_} } }) foreach sort keys %knobs;
 my %bulk = map { $_ => [ bulk($_, $_ eq 'few' ? 9 : 12) ] } sort keys %knobs;
 my @many = value(qq{sixtyfour_find_phone_bulk_async('${\leads('many', 250)}')}) =~ /\d+/g;
 is("@many", join(' ', map { $many[0] + $_ } 0 .. 249), '250 ids, in order');
@@ -386,14 +386,193 @@ $other->value('SELECT sixtyfour_wait(' . $other->value("SELECT ${\ask_about('Not
 $session->value('ROLLBACK');
 like(value("sixtyfour_wait($held, '30 s')"), qr/structured_data/, 'which is rolled back: it is sent');
 
-foreach my $level ('REPEATABLE READ', 'SERIALIZABLE', 'REPEATABLE READ READ ONLY')
+
+# waits see the end, also with an older snapshot
+my %older = map { $_ => SixtyfourTest::Session->new($node) }
+  'REPEATABLE READ', 'SERIALIZABLE', 'REPEATABLE READ READ ONLY';
+foreach my $level (sort keys %older)
 {
-	$session->value("BEGIN ISOLATION LEVEL $level");
-	value('count(*) FROM sixtyfour.jobs');
-	my $id = $other->value("SELECT ${\ask_about($level)}");
-	like(value("sixtyfour_wait($id, '30 s')"), qr/structured_data/, "a wait in $level sees the end");
-	is(value("sixtyfour_wait_all('{$id}')"), '', 'and so does one for all');
-	like(value("sixtyfour_result($id)"), qr/structured_data/, 'and the result');
-	is(value("count(*) FROM sixtyfour.jobs WHERE id = $id"), 0, 'though its snapshot is older than the job');
-	$session->value('COMMIT');
+	$older{$level}->value("BEGIN ISOLATION LEVEL $level");
+	$older{$level}->value('SELECT count(*) FROM sixtyfour.jobs');
 }
+$job = ask('Later than a snapshot');
+foreach my $level (sort keys %older)
+{
+	my $old = $older{$level};
+	like($old->value("SELECT sixtyfour_wait($job, '30 s')"), qr/structured_data/, "$level: a wait sees the end");
+	is($old->value("SELECT sixtyfour_wait_all('{$job}')"), '', "$level: one for all as well");
+	like($old->value("SELECT sixtyfour_result($job)"), qr/structured_data/, "$level: and so does the result");
+	is($old->value("SELECT count(*) FROM sixtyfour.jobs WHERE id = $job"), 0, "$level: which the views do not");
+	$old->close;
+}
+
+# ---- who may what ----
+
+$session->value(q(
+	CREATE ROLE alice LOGIN;
+	CREATE ROLE bob LOGIN;
+	CREATE ROLE boss LOGIN IN ROLE alice;
+	CREATE ROLE watcher LOGIN IN ROLE pg_monitor;
+	CREATE ROLE poor LOGIN;
+	GRANT USAGE ON FOREIGN SERVER sixtyfour TO alice, bob;
+));
+$session->value('CREATE DATABASE hers OWNER alice');
+my %who = map { $_ => SixtyfourTest::Session->new($node, user => $_) } qw(alice bob boss watcher poor);
+
+sub as { my ($who, $expression) = @_; return $who{$who}->value("SELECT $expression"); }
+sub seen_by { return as($_[0], "string_agg($_[1]::text, ',' ORDER BY 1) FROM sixtyfour.$_[2]"); }
+
+# two roles with one key, asking at the same moment: one call
+$mock->reset;
+value('sixtyfour_pause()');
+my %shared = map { $_ => as($_, ask_about('Shared')) } qw(alice bob);
+my $twice  = ask('Shared');
+value('sixtyfour_resume()');
+my $hers = as('alice', ask_about('Hers'));
+wait_for_all($twice, $hers, values %shared);
+is(as('alice', "sixtyfour_wait($shared{alice})"), as('bob', "sixtyfour_wait($shared{bob})"), 'two roles with one key share an answer');
+is(value("count(DISTINCT call) || ' ' || count(DISTINCT result) FROM sixtyfour.jobs WHERE id IN ($twice, $shared{alice}, $shared{bob})"),
+	'1 1', 'of one call');
+is_deeply([ sort @{ asked_about() } ], [ qw(Hers Shared) ], 'the service was asked once');
+
+is(seen_by('alice', 'id', 'jobs'), "$shared{alice},$hers", 'a role sees its jobs');
+is(seen_by('bob', 'id', 'jobs'), $shared{bob}, 'each its own');
+is(seen_by('boss', 'id', 'jobs'), "$shared{alice},$hers", 'and those of roles it is a member of');
+is(seen_by('poor', 'id', 'jobs'), undef, 'or none');
+is(as('alice', 'count(*) FROM sixtyfour.calls'), 2, 'the calls of its jobs');
+is(as('bob', 'count(*) FROM sixtyfour.calls'), 1, 'each its own');
+is(as('bob', 'count(*) FROM sixtyfour.results'), 1, 'and the results');
+is(as('poor', 'count(*) FROM sixtyfour.results'), 0, 'or none');
+foreach my $view (qw(jobs calls results attention))
+{
+	is(as('watcher', "count(*) FROM sixtyfour.$view"), value("count(*) FROM sixtyfour.$view"), "pg_monitor sees all $view");
+}
+foreach my $function (qw(wait result cancel retry why))
+{
+	is(error_of("sixtyfour_$function($hers)", $who{$_}), "42501: permission denied for job $hers", "$function of another role's job, by $_")
+	  foreach qw(bob watcher);
+}
+is(error_of("sixtyfour_wait_all('{$shared{bob},$hers}')", $who{bob}), "42501: permission denied for job $hers", 'wait for all of them');
+is(as('boss', "sixtyfour_why($hers)"), 'It succeeded.', 'a member may');
+foreach my $table (qw(state job call call_item result enrichment))
+{
+	is(error_of("1 FROM sixtyfour.$table", $who{$_}), "42501: permission denied for table $table", "$_ cannot read table $table")
+	  foreach qw(alice watcher);
+}
+is($who{alice}->query('UPDATE sixtyfour.jobs SET priority = 1')->{error}{sqlstate}, '42501', 'a view is not written to');
+is(error_of(ask_about('Poor'), $who{poor}), '42501: permission denied for foreign server sixtyfour', 'without USAGE nothing is queued');
+foreach my $function (qw(pause resume))
+{
+	is(error_of("sixtyfour_$function()", $who{alice}), '42501: must be owner of the database to pause or resume its queue', "$function by another role");
+}
+
+# ---- the same question ----
+
+# of another key it is another question
+$session->value("CREATE USER MAPPING FOR alice SERVER sixtyfour OPTIONS (api_key 'api_alice')");
+$mock->reset;
+$mock->settings({ task_seconds => undef });
+my @same = (ask('Same'));
+wait_for_state($same[0], 'running');
+push @same, ask('Same'), as('bob', ask_about('Same'));
+my $separate = as('alice', ask_about('Same'));
+wait_for_state($_, 'running') foreach @same, $separate;
+is(value("count(DISTINCT call) FROM sixtyfour.jobs WHERE id IN (" . join(',', @same) . ')'), 1, 'asked while it runs: the call is joined');
+isnt(value("call FROM sixtyfour.jobs WHERE id = $separate"), value("call FROM sixtyfour.jobs WHERE id = $same[0]"), 'but not with another key');
+finish_tasks();
+$mock->settings({ task_seconds => 0.2 });
+wait_for_all(@same, $separate);
+is(value("sixtyfour_result($same[0]) = sixtyfour_result($same[1])"), 't', 'both have the answer');
+is_deeply([ map { $_->{key_sha256} } @{ $mock->ledger(path => '/enrich-lead-async', accepted => 1) } ],
+	[ map { value("encode(sha256('$_'), 'hex')") } qw(api_good api_alice) ], 'each key has paid for its own');
+is($mock->summary->{accepted}, 2 + @{ $mock->ledger(path => '/job-status/*') }, 'and nothing else was accepted');
+
+$seen = @{ asked_about() };
+my @again = (ask('Same'), as('bob', ask_about('Same')), as('alice', ask_about('Same')));
+wait_for_all(@again);
+is(value("string_agg(coalesce(call::text, 'none'), ' ') FROM sixtyfour.jobs WHERE id IN (" . join(',', @again) . ')'),
+	'none none none', 'asked after it has ended: the stored results answer');
+is(value("count(DISTINCT result) FROM sixtyfour.jobs WHERE id IN (" . join(',', @again[0, 1]) . ')'), 1, 'one for the first key');
+is(value("count(DISTINCT result) FROM sixtyfour.jobs WHERE id IN (" . join(',', @again) . ')'), 2, 'another for the second');
+is(scalar @{ asked_about() }, $seen, 'nothing is asked');
+$session->value(q(SET sixtyfour.cache_ttl = '2 s'; UPDATE sixtyfour.result SET created_at = created_at - interval '1 min'));
+push @again, ask('Same');
+$session->value('SET sixtyfour.cache_ttl = 0');
+push @again, ask('Shared');
+$session->value('RESET sixtyfour.cache_ttl');
+wait_for_all(@again);
+is(scalar @{ asked_about() }, $seen + 2, 'a result that is too old, or is not to be used, is asked for again');
+
+# ---- waiting for others ----
+
+# one slow answer does not hold back ten fast ones
+$mock->reset;
+$mock->rule({ match => { body_contains => 'Slow' }, task_seconds => 5 });
+$mock->rule({ match => { body_contains => 'Sluggish' }, delay => 5 });
+my @slow = (ask('Slow'), ask('Sluggish'));
+my @fast = map { ask("Fast $_") } 1 .. 10;
+wait_for_all(@fast);
+is(value("string_agg(state, ' ' ORDER BY id) FROM sixtyfour.jobs WHERE id IN ($slow[0], $slow[1])"),
+	'running sending', 'ten fast answers overtake a slow task and a slow reply');
+
+# while tasks run, the worker holds nothing back
+my $worker = "FROM pg_stat_activity WHERE backend_type = 'sixtyfour worker' AND datname = 'postgres'";
+$session->value('CREATE TABLE dead AS SELECT generate_series(1, 100) AS n');
+$session->value('DELETE FROM dead');
+is(value("state || ' ' || coalesce(backend_xmin::text, 'none') || ' ' || coalesce(xact_start::text, 'none') $worker"),
+	'idle none none', 'a worker that waits has no transaction');
+is(value("wait_event_type $worker"), 'Extension', 'and its wait event says what for');
+my $notices = $session->query('VACUUM (VERBOSE) dead')->{notices};
+ok(grep({ $_->{message} =~ /100 removed/ } @$notices), 'dead rows can be removed') or diag explain $notices;
+
+# two databases at once, the other one of an owner who is no superuser
+SixtyfourTest::install($node, 'hers', $mock, server => "requests_per_minute '0'");
+my $her = SixtyfourTest::Session->new($node, database => 'hers', user => 'alice');
+my $super = SixtyfourTest::Session->new($node, database => 'hers');
+$super->value('GRANT USAGE ON FOREIGN SERVER sixtyfour TO alice');
+$her->value('SELECT sixtyfour_pause()');
+my $there = $her->value('SELECT ' . ask_about('There'));
+is($her->value("SELECT sixtyfour_why($there)"), 'The queue of this database is paused until sixtyfour_resume().', 'the owner of a database can pause its queue');
+my $here = ask('Here');
+wait_for_all($here);
+is($her->value("SELECT state FROM sixtyfour.jobs WHERE id = $there"), 'queued', 'which pauses no other');
+$her->value('SELECT sixtyfour_resume()');
+like($her->value("SELECT sixtyfour_wait($there, '30 s')"), qr/structured_data/, 'the owner can resume it');
+is(value("string_agg(datname, ' ' ORDER BY datname) FROM pg_stat_activity WHERE backend_type = 'sixtyfour worker'"),
+	'hers postgres', 'each has its worker');
+wait_for_all(@slow);
+is_deeply($mock->summary->{duplicates}, {}, 'nothing was asked twice');
+
+# ---- many ----
+
+is( value(q{count(DISTINCT id) || ' ' || max(id) - min(id) FROM (SELECT sixtyfour_find_email_async(jsonb_build_object('name', 'Many ' || n), run_at => now() + interval '1 h') AS id FROM generate_series(1, 20000) n) s}),
+	'20000 19999', '20,000 jobs in one statement');
+value('sixtyfour_pause()');
+my @bulk = value(q{sixtyfour_find_email_bulk_async((SELECT jsonb_agg(jsonb_build_object('name', 'More ' || n)) FROM generate_series(1, 20000) n))}) =~ /\d+/g;
+is(scalar @bulk, 20000, 'or in one array');
+is(value('count(*) FROM sixtyfour.jobs WHERE NOT sixtyfour_cancel(id) AND id >= ' . $bulk[0]), 0, 'which can be cancelled');
+value('sixtyfour_resume()');
+$session->close;
+$node->stop;
+
+# ---- not preloaded ----
+
+$node->append_conf('postgresql.conf', "shared_preload_libraries = ''\n");
+$node->start;
+$session = SixtyfourTest::Session->new($node);
+my $reply = $session->query('SELECT ' . ask_about('Nobody works'));
+is_deeply([ map { "$_->{severity}: $_->{sqlstate}: $_->{message}: $_->{hint}" } @{ $reply->{notices} } ],
+	[ 'WARNING: 55000: jobs are queued, but nobody works on them: Add sixtyfour to "shared_preload_libraries" and restart the server.' ],
+	'without a worker a job is queued with a warning');
+$job = $reply->{rows}[0][0];
+is_deeply($session->query('SELECT ' . ask_about('Nobody works'))->{notices}, [], 'once per session');
+is(why($job), 'Nobody works on it: sixtyfour is not in shared_preload_libraries.', 'why');
+is_deeply(error_parts("sixtyfour_wait($job)"),
+	[ '55000', "nobody works on job $job", '', 'Add sixtyfour to "shared_preload_libraries" and restart the server.' ],
+	'it cannot be waited for');
+is(error_of("sixtyfour_wait_all('{$job}')"), "55000: nobody works on job $job", 'in no way');
+like(value("sixtyfour_wait($here)"), qr/structured_data/, 'what is finished can');
+is(value("sixtyfour_result($job)"), undef, 'no result');
+is(value("sixtyfour_cancel($job)"), 't', 'it can be cancelled');
+
+done_testing();

@@ -489,7 +489,7 @@ foreach my $command ("run_enrichment('bulk')", "drop_enrichment('bulk')", "reapp
 psql(q{
 	CREATE TABLE counted (id int PRIMARY KEY, name text, email text, writes int DEFAULT 0);
 	CREATE FUNCTION count_writes() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN
-		PERFORM pg_catalog.pg_sleep(0.002); NEW.writes := OLD.writes + 1; RETURN NEW; END$$;
+		PERFORM count(*) FROM pg_catalog.generate_series(1, 20000); NEW.writes := OLD.writes + 1; RETURN NEW; END$$;
 	SELECT sixtyfour_create_enrichment('counted', 'counted', 'find_email', '{"name":"name"}', '{"email":"$.email[0][0]"}');
 	INSERT INTO counted SELECT i, 'C' || i FROM generate_series(1, 1500) i;
 	CREATE TRIGGER count_writes BEFORE UPDATE ON counted FOR EACH ROW EXECUTE FUNCTION count_writes();

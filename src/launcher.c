@@ -60,7 +60,7 @@ static BackgroundWorkerHandle *handles[S64_ROSTER_PLACES][PROCESS_WRITER + 1];
 /* Databases that were probed, and have not the extension (TopMemoryContext) */
 static List *without = NIL;
 
-/* Said in the log, and not over since */
+/* What is said in the log once */
 static bool said_too_few = false;
 static bool said_too_many = false;
 

@@ -28,15 +28,17 @@
  * Enter the roster, connect to the database and run work() there, unless the
  * process is not wanted or the extension is not installed.  Returning ends
  * the process with status 0.  An error ends it with status 1, and its message
- * is shown in sixtyfour.workers; the launcher starts another one.
+ * is shown in sixtyfour.workers.  Another one is started after a pause, unless
+ * s64_roster_leave() or s64_roster_found_no_extension() was called before, and
+ * without a pause if it was told to leave, once that is over.
  */
 extern void s64_process_run(ProcessKind kind, Oid database, void (*work) (void));
 
 /*
  * Between two turns, and whenever the latch was set: serves interrupts, reads
- * the configuration again if asked to.  False if the
- * process is to end, which it should do by returning from work().  SIGTERM
- * during a statement ends it there (die(), CHECK_FOR_INTERRUPTS()).
+ * the configuration again if asked to.  False if the process is to end, which
+ * it should do by returning from work().  SIGTERM during a statement ends it
+ * there (die(), CHECK_FOR_INTERRUPTS()).
  */
 extern bool s64_process_goes_on(void);
 

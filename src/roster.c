@@ -829,6 +829,24 @@ s64_roster_rescan(void)
 	unlock_roster();
 }
 
+/*
+ * A place may have been taken only to keep processes away, or by a session
+ * that came before us: then nobody has probed the database yet.
+ */
+static void
+ensure_probe(Place *place, bool known_without)
+{
+	Member	   *worker = member_of(place, PROCESS_WORKER);
+
+	if (place->extension != EXTENSION_UNKNOWN || place->bars > 0 ||
+		worker->phase != PHASE_NONE || pg_atomic_read_u32(&worker->woken))
+		return;
+	if (known_without)
+		place->extension = EXTENSION_ABSENT;
+	else
+		pg_atomic_write_u32(&worker->woken, 1);
+}
+
 /* What the list says about a place that is in use */
 static void
 sync_place(Place *place, const RosterDatabase *databases, int n)
@@ -844,6 +862,8 @@ sync_place(Place *place, const RosterDatabase *databases, int n)
 	place->forbidden = found != NULL && !found->allowed;
 	if (place->gone || place->forbidden)
 		tell_to_leave(place);
+	else
+		ensure_probe(place, found->known_without);
 }
 
 bool
@@ -871,7 +891,7 @@ s64_roster_sync(const RosterDatabase *databases, int n)
 			break;
 		}
 		place->forbidden = false;
-		pg_atomic_write_u32(&member_of(place, PROCESS_WORKER)->woken, 1);
+		ensure_probe(place, false);
 	}
 	unlock_roster();
 	return all;

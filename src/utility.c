@@ -60,10 +60,12 @@ stop_database(const char *name)
 static void
 stop_for_extension(const char *name)
 {
-	Oid			extension = get_extension_oid("sixtyfour", true);
+	Oid			extension;
 
-	if (strcmp(name, "sixtyfour") == 0 && OidIsValid(extension) &&
-		s64_extension_ownercheck(extension, GetUserId()))
+	if (strcmp(name, "sixtyfour") != 0)
+		return;
+	extension = get_extension_oid(name, true);
+	if (OidIsValid(extension) && s64_extension_ownercheck(extension, GetUserId()))
 		s64_roster_stop(MyDatabaseId);
 }
 

@@ -236,6 +236,8 @@ subtest 'the extension comes and goes' => sub {
 	is_forgotten('two', 'a prepared DROP EXTENSION ends them');
 
 	my $plain = database_oid('plain');
+	$node->safe_psql('postgres', 'CREATE DATABASE plain2 TEMPLATE plain');
+	is_forgotten($_, "nothing is left of a copy of a database without it: $_") foreach 'plain', 'plain2';
 	is(starts($plain), 1, 'all the while a database without it was left alone');
 	SixtyfourTest::install($node, 'plain', $mock);
 	comes('plain', 'until CREATE EXTENSION there');

@@ -17,7 +17,7 @@ use SixtyfourTest;
 my $slow    = SixtyfourTest::slow();
 my $tries   = $slow ? 1 : 5;
 my $promise = $slow ? 60_000 : 50;    # ms
-my $timeout = $slow ? 5_000 : 500;    # ms, for statement_timeout
+my $timeout = $slow ? 3_000 : 500;    # ms, for statement_timeout
 
 my $lead = q{'{"name":"Jane Doe","company":"Acme"}'};
 my $paid = 'Sixtyfour request find_email, which may have been accepted and billed';
@@ -40,6 +40,7 @@ my $filler = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $full_po
 
 my %servers = (
 	limited => [ $mock->url, ", requests_per_minute '1'" ],
+	patient => [ $mock->url, ", requests_per_minute '1', timeout '30s'" ],
 	stalled => [ 'https://127.0.0.1:' . $silent->sockport, '' ],
 	deaf    => [ "http://127.0.0.1:$full_port", '' ]);
 foreach my $name (sort keys %servers)
@@ -55,6 +56,13 @@ sub received
 {
 	my ($stage) = @_;
 	return sub { $mock->wait_for(count => 1, stage => $stage); return 1; };
+}
+
+# Use up the minute of server "limited", so that a call waits 30 s at least.
+sub use_up
+{
+	$watcher->query("SET sixtyfour.server = patient; SELECT sixtyfour_find_email($lead)");
+	return;
 }
 
 # The call waits for the latch with no transfer under way.
@@ -84,9 +92,9 @@ sub is_unheard
 		sub { PostgreSQL::Test::Utils::slurp_file('/proc/net/tcp') =~ /$mark/ });
 }
 
-# name; rule: of the mock; server; sql; timeout: where it takes long to begin;
-# started: true when the call waits as it should; accepted: by the mock;
-# context: of the error
+# name; before: done first; rule: of the mock; server; sql; timeout: where it
+# takes long to begin; started: true when the call waits as it should; accepted:
+# by the mock; context: of the error
 my @scenarios = (
 	{   name     => 'the answer does not come',
 		rule     => { match => { path => '/find-email' }, fault => 'hang' },
@@ -118,6 +126,7 @@ my @scenarios = (
 		accepted => 1,
 		context  => 'Sixtyfour request GET /workflows' },
 	{   name     => 'the rate limiter says wait',
+		before   => \&use_up,
 		server   => 'limited',
 		started  => \&is_waiting,
 		accepted => 0,
@@ -139,6 +148,7 @@ sub stop_call
 	my ($session, $scenario, $way) = @_;
 	my $sql = $scenario->{sql} // "sixtyfour_find_email($lead)";
 
+	$scenario->{before}->() if $scenario->{before};
 	$mock->reset;
 	$mock->rule($scenario->{rule}) if $scenario->{rule};
 	$session->value('SET sixtyfour.server = ' . ($scenario->{server} // 'sixtyfour'));
@@ -165,11 +175,6 @@ sub check_afterwards
 	is(scalar(grep { $_->{accepted} } @seen), $scenario->{accepted}, 'and accepted it');
 	return $session;
 }
-
-# Use up the minute of the limited server.
-$mock->reset;
-$node->safe_psql('postgres',
-	"SET sixtyfour.server = limited; SELECT sixtyfour_find_email($lead)");
 
 foreach my $scenario (@scenarios)
 {

@@ -22,7 +22,7 @@ my $slow      = SixtyfourTest::slow();
 my $tries     = $slow ? 1 : 5;
 my $promise   = $slow ? 60_000 : 50;     # ms
 my $timeout   = $slow ? 5_000 : 500;     # ms, for statement_timeout
-my $hang      = 2;                       # s that a resolver thread waits
+my $hang      = $slow ? 10 : 3;         # s that a resolver thread waits
 my $shutdowns = $slow ? 1 : 3;
 
 my $lead = q{'{"name":"Jane Doe","company":"Acme"}'};

@@ -170,7 +170,8 @@ subtest 'the postmaster is killed during a call' => sub {
 	$node->kill9;
 	is($session->receive->{closed}, 1, 'the session ends');
 	ok(is_gone($session), 'and its process');
-	$node->start;
+	# other processes may need a moment more
+	SixtyfourTest::poll_until(sub { $node->start(fail_ok => 1) }) or die 'no start';
 	check_recovered();
 };
 

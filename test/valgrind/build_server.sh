@@ -1,6 +1,7 @@
 # build_server.sh: sourced by run.
 #
-#	server_for_valgrind DIR		puts PostgreSQL, built for valgrind, into DIR
+#	server_for_valgrind DIR		puts PostgreSQL, built for valgrind, into DIR,
+#								which is there and empty
 #
 # Debian's source of the installed major version is built with assertions and
 # with USE_VALGRIND, which tells valgrind of palloc'd chunks, so that a byte
@@ -18,6 +19,7 @@ private_apt() {
 	local dir=$1
 	local list='$(REPO_URI) $(RELEASE) $(COMPONENT)'
 	mkdir -p "$dir/lists/partial" "$dir/cache/archives/partial"
+	[ "$(id -u)" -ne 0 ] || apt-get -qq update
 	apt-get indextargets --format "$list" 'Created-By: Packages' 'Origin: Debian' |
 		sort -u | sed "s/^/deb-src /" >"$dir/sources.list"
 	[ -s "$dir/sources.list" ] || {
@@ -41,11 +43,12 @@ fetch_source() {
 	local dir=$1 version
 	for version in $(apt-cache showsrc "postgresql-$PG_MAJOR" |
 		sed -n 's/^Version: //p' | sort -Vru); do
-		(cd "$dir" && apt-get -qq source --download-only "postgresql-$PG_MAJOR=$version") ||
-			continue
+		(cd "$dir" && apt-get -qq source --download-only "postgresql-$PG_MAJOR=$version") \
+			>>"$dir/log" 2>&1 || continue
 		dpkg-source --no-check -x "$dir"/*.dsc "$dir/src" >/dev/null
 		return
 	done
+	cat "$dir/log" >&2
 	say "No source of postgresql-$PG_MAJOR could be fetched."
 	return 1
 }
@@ -65,24 +68,23 @@ build_source() {
 		tail -30 "$dir/log" >&2
 		return 1
 	}
-	mkdir -p "$(dirname "$archive")"
+	mkdir -p "$CACHE"
+	rm -f "$CACHE/pgsql-valgrind-$PG_MAJOR".*
 	tar cf "$archive.new" -C "$dir/stage$SERVER_PREFIX" .
 	mv "$archive.new" "$archive"
 }
 
 server_for_valgrind() {
-	local into=$1 archive work
+	local into=$1 archive
 	archive=$CACHE/pgsql-valgrind-$(server_version).tar
 	if [ ! -e "$archive" ]; then
 		say "Building PostgreSQL $PG_MAJOR for valgrind, once: some minutes."
-		work=$(mktemp -d "${TMPDIR:-/tmp}/sixtyfour-server.XXXXXX")
 		(
-			private_apt "$work/apt" && fetch_source "$work" &&
-				build_source "$work" "$archive"
-		) || { return 1; }
-		rm -rf "$work"
+			private_apt "$into/work/apt" && fetch_source "$into/work" &&
+				build_source "$into/work" "$archive"
+		) || return 1
+		rm -rf "$into/work"
 	fi
-	mkdir -p "$into"
 	tar xf "$archive" -C "$into"
 }
 

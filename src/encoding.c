@@ -22,6 +22,24 @@ s64_encoding_to_utf8(const char *text)
 	return pg_server_to_any(text, strlen(text), PG_UTF8);
 }
 
+bool
+s64_encoding_has_utf8(const char *text)
+{
+	int			len = strlen(text);
+	Size		room = (Size) len * MAX_CONVERSION_GROWTH + 1;
+	Oid			conversion;
+
+	if (GetDatabaseEncoding() == PG_UTF8)
+		return true;
+	if (GetDatabaseEncoding() == PG_SQL_ASCII)
+		return pg_verify_mbstr(PG_UTF8, text, len, true);
+	conversion = FindDefaultConversionProc(GetDatabaseEncoding(), PG_UTF8);
+	return OidIsValid(conversion) &&
+		pg_do_encoding_conversion_buf(conversion, GetDatabaseEncoding(), PG_UTF8,
+									  (unsigned char *) text, len,
+									  palloc(room), room, true) == len;
+}
+
 static void
 append_escaped(StringInfo buf, unsigned char c)
 {

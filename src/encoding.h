@@ -17,6 +17,9 @@
  */
 extern char *s64_encoding_to_utf8(const char *text);
 
+/* Can that be done? */
+extern bool s64_encoding_has_utf8(const char *text);
+
 /*
  * Foreign bytes as palloc'd text of the database, at most cap bytes of them,
  * for people to read: what the database cannot hold, control characters

@@ -263,59 +263,75 @@ sixtyfour_wait(PG_FUNCTION_ARGS)
 	PG_RETURN_JSONB_P(job.answer);
 }
 
-/* How many of the jobs are not finished? */
+/*
+ * Drop the jobs that are finished, and return how many are left.  There may be
+ * many, so unless all is true only the first that is left is looked at anew.
+ */
 static int
-count_unfinished(const Datum *ids, const bool *nulls, int n)
+drop_finished(Datum *ids, int n, bool all)
 {
-	int			unfinished = 0;
+	int			left = 0;
 
 	for (int i = 0; i < n; i++)
 	{
-		Job			job;
+		if (all || left == 0)
+		{
+			Job			job = get_job(DatumGetInt64(ids[i]));
 
-		if (nulls[i])
-			continue;
-		job = get_job(DatumGetInt64(ids[i]));
-		if (is_finished(&job, false))
-			continue;
-		check_can_wait(&job);
-		unfinished++;
+			if (is_finished(&job, false))
+				continue;
+			check_can_wait(&job);
+		}
+		ids[left++] = ids[i];
 	}
-	return unfinished;
+	return left;
+}
+
+static void
+wait_for_jobs(Datum *ids, int n, TimestampTz deadline)
+{
+	TimestampTz progress = GetCurrentTimestamp() + PROGRESS_GAP;
+	int			left = drop_finished(ids, n, true);
+
+	while (left > 0)
+	{
+		s64_roster_wait(next_step(deadline));
+		if (GetCurrentTimestamp() < progress)
+			left = drop_finished(ids, left, false);
+		else
+		{
+			left = drop_finished(ids, left, true);
+			ereport(NOTICE, (errmsg("%d of %d jobs are finished", n - left, n)));
+			progress += PROGRESS_GAP;
+		}
+		MemoryContextReset(CurrentMemoryContext);
+	}
 }
 
 /* sixtyfour_wait_all(jobs bigint[], timeout interval) → void */
 Datum
 sixtyfour_wait_all(PG_FUNCTION_ARGS)
 {
-	TimestampTz deadline;
-	TimestampTz progress = GetCurrentTimestamp() + PROGRESS_GAP;
-	MemoryContext context;
 	MemoryContext old;
 	Datum	   *ids;
 	bool	   *nulls;
-	int			n;
-	int			unfinished;
+	int			given;
+	int			n = 0;
 
 	if (PG_ARGISNULL(0))
 		PG_RETURN_VOID();
 	deconstruct_array(PG_GETARG_ARRAYTYPE_P(0), INT8OID, sizeof(int64),
-					  FLOAT8PASSBYVAL, TYPALIGN_DOUBLE, &ids, &nulls, &n);
-	deadline = get_deadline(fcinfo, 1);
-	context = AllocSetContextCreate(CurrentMemoryContext, "sixtyfour wait",
-									ALLOCSET_DEFAULT_SIZES);
-	old = MemoryContextSwitchTo(context);
-	s64_roster_prepare_wait();
-	while ((unfinished = count_unfinished(ids, nulls, n)) > 0)
+					  FLOAT8PASSBYVAL, TYPALIGN_DOUBLE, &ids, &nulls, &given);
+	for (int i = 0; i < given; i++)
 	{
-		MemoryContextReset(context);
-		if (GetCurrentTimestamp() >= progress)
-		{
-			ereport(NOTICE, (errmsg("%d of %d jobs are finished", n - unfinished, n)));
-			progress += PROGRESS_GAP;
-		}
-		s64_roster_wait(next_step(deadline));
+		if (!nulls[i])
+			ids[n++] = ids[i];
 	}
+	old = MemoryContextSwitchTo(AllocSetContextCreate(CurrentMemoryContext,
+													  "sixtyfour wait",
+													  ALLOCSET_DEFAULT_SIZES));
+	s64_roster_prepare_wait();
+	wait_for_jobs(ids, n, get_deadline(fcinfo, 1));
 	s64_roster_cancel_wait();
 	MemoryContextSwitchTo(old);
 	PG_RETURN_VOID();

@@ -7,6 +7,7 @@
  */
 #include "postgres.h"
 
+#include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 #include "utils/numeric.h"
 
@@ -99,6 +100,13 @@ static char *
 body_text(Jsonb *body)
 {
 	return s64_encoding_to_utf8(JsonbToCString(NULL, &body->root, VARSIZE(body)));
+}
+
+bool
+s64_request_is_sendable(Jsonb *body)
+{
+	return GetDatabaseEncoding() == PG_UTF8 ||
+		s64_encoding_has_utf8(JsonbToCString(NULL, &body->root, VARSIZE(body)));
 }
 
 ApiRequest *

@@ -36,6 +36,9 @@ extern Jsonb *s64_request_normalize(const Endpoint *endpoint, Jsonb *body);
 /* Equal questions, as normalized bodies, have equal fingerprints. */
 extern pg_uuid_t s64_request_fingerprint(const Endpoint *endpoint, Jsonb *body);
 
+/* Can this body be sent?  Not if it has characters that UTF-8 has not. */
+extern bool s64_request_is_sendable(Jsonb *body);
+
 /*
  * What the request with this (normalized) body is expected to cost: cents, or
  * PRICE_UNKNOWN

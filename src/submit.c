@@ -210,6 +210,18 @@ is_asked(Pass *pass, const Payer *payer, const LedgerJob *job)
 	return false;
 }
 
+static void
+fail_unsendable(Pass *pass, const LedgerJob *job)
+{
+	if (job->endpoint == NULL)
+		s64_ledger_fail_job(job->position.id, ERRCODE_FEATURE_NOT_SUPPORTED,
+							"this version of the library does not know the operation");
+	else
+		s64_ledger_fail_job(job->position.id, ERRCODE_UNTRANSLATABLE_CHARACTER,
+							"the request has characters that cannot be sent in UTF-8");
+	pass->changed = true;
+}
+
 /* Sort one job that is due: settled, failed, or into a group. */
 static void
 sort_job(Pass *pass, const LedgerJob *job)
@@ -217,11 +229,9 @@ sort_job(Pass *pass, const LedgerJob *job)
 	Payer	   *payer;
 	Batch	   *group;
 
-	if (job->endpoint == NULL)
+	if (job->endpoint == NULL || !s64_request_is_sendable(job->body))
 	{
-		s64_ledger_fail_job(job->position.id, ERRCODE_FEATURE_NOT_SUPPORTED,
-							"this version of the library does not know the operation");
-		pass->changed = true;
+		fail_unsendable(pass, job);
 		return;
 	}
 	payer = get_payer(pass, job->server, job->payer);

@@ -249,7 +249,7 @@ is(job($early, "state || ' ' || sqlstate"), 'queued 08001', 'no connection: the 
 like(why($early), qr/^It is tried again at .*: enrich_lead: could not connect to the service \(.*\)\.$/, 'no connection: why');
 is(value("string_agg(DISTINCT concat_ws(' ', state, sqlstate, cents), ',') FROM sixtyfour.calls WHERE server = 'second'"),
 	'rejected 08001', 'no connection: nothing was billed');
-is(value("bool_and(retry_at - finished_at BETWEEN interval '0.9 s' * 2 ^ (place - 1) AND interval '1.1 s' * 2 ^ (place - 1)) FROM (SELECT retry_at, finished_at, row_number() OVER (ORDER BY id) AS place FROM sixtyfour.call WHERE server = 'second') s"),
+is(value("bool_and(retry_at - finished_at BETWEEN interval '0.5 s' * 2 ^ (place - 1) AND interval '1.1 s' * 2 ^ (place - 1)) FROM (SELECT retry_at, finished_at, row_number() OVER (ORDER BY id) AS place FROM sixtyfour.call WHERE server = 'second') s"),
 	't', 'no connection: each pause is twice the last');
 $absent = SixtyfourTest::Mock->start('--keys' => 'api_second', '--port' => $port);
 like(answer($early), qr/structured_data/, 'when somebody listens the job goes on');
@@ -263,6 +263,22 @@ is($mock->summary->{billed_cents}, 480, 'and nothing else');
 
 $mock->reset;
 $mock->settings({ task_seconds => undef });
+
+# databases in other encodings: a question that cannot be sent, and an answer that
+# cannot be held
+my %encoding = (ascii => 'SQL_ASCII', latin => 'LATIN1');
+foreach my $database (sort keys %encoding)
+{
+	$session->value("CREATE DATABASE $database TEMPLATE template0 ENCODING '$encoding{$database}' LC_COLLATE 'C' LC_CTYPE 'C'");
+	SixtyfourTest::install($node, $database, $mock, server => "requests_per_minute '0'");
+}
+my $ascii = SixtyfourTest::Session->new($node, database => 'ascii');
+my $latin = SixtyfourTest::Session->new($node, database => 'latin');
+$mock->rule({ match => { body_contains => 'Snow' }, result => { notes => "\x{2603}" } });
+my $bad  = $ascii->value('SELECT sixtyfour_enrich_lead_async(' . question("Caf\xe9") . ')');
+my $fine = $ascii->value('SELECT sixtyfour_enrich_lead_async(' . question('Plain') . ')');
+my $cafe = $latin->value('SELECT sixtyfour_enrich_lead_async(' . question("Caf\xe9") . ')');
+my $snow = $latin->value('SELECT sixtyfour_enrich_lead_async(' . question('Snow') . ')');
 
 # roles of their own, each with a way of not being able to pay
 $session->value("CREATE ROLE $_ LOGIN") foreach qw(mistaken revoked unmapped serverless vanished frugal);
@@ -430,6 +446,17 @@ value("sixtyfour_resolve($call{blank}, '$task{blank}')");
 value("sixtyfour_resolve($_, 'resubmit')") foreach job($poll{forgotten}, 'call');
 like(answer($job{blank}), qr/structured_data/, 'a wrong task id can be corrected') if $task{blank};
 like(answer($poll{forgotten}), qr/structured_data/, 'a forgotten task can be submitted again');
+
+# ---- other encodings: nothing of that stands in the way of others ----
+
+like($ascii->value("SELECT sixtyfour_wait($fine, '60 s')"), qr/structured_data/, 'SQL_ASCII: a question that is UTF-8 has its answer');
+is(error_of("sixtyfour_wait($bad)", $ascii), '22P05: the request has characters that cannot be sent in UTF-8', 'and one that is not is refused');
+like($latin->value("SELECT sixtyfour_wait($cafe, '60 s')"), qr/structured_data/, 'LATIN1: a question is sent in UTF-8');
+is(scalar submissions("Caf\xe9"), 1, 'as the service sees');
+like(error_of("sixtyfour_wait($snow, '60 s')", $latin), qr/^08P01: job_status: the service's answer cannot be read \(character with byte sequence 0xe2 0x98 0x83/,
+	'and an answer without a form in LATIN1 fails its job');
+like($latin->value("SELECT raw FROM sixtyfour.calls WHERE state = 'failed'"), qr/"notes":"\\xe2\\x98\\x83"/, 'its text is kept');
+$_->close foreach $ascii, $latin;
 
 # ---- in the end ----
 

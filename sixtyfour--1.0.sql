@@ -3,21 +3,25 @@
 -- complain if script is sourced in psql, rather than via CREATE EXTENSION
 \echo Use "CREATE EXTENSION sixtyfour" to load this file. \quit
 
-CREATE FUNCTION sixtyfour_warn_preload() RETURNS void
+-- Names in the bodies of functions and views are looked up now: let nobody's
+-- objects stand in for the system's.
+SET LOCAL search_path TO pg_catalog, pg_temp;
+
+CREATE FUNCTION @extschema@.sixtyfour_warn_preload() RETURNS void
 	AS 'MODULE_PATHNAME' LANGUAGE C;
-SELECT sixtyfour_warn_preload();
-DROP FUNCTION sixtyfour_warn_preload();
+SELECT @extschema@.sixtyfour_warn_preload();
+DROP FUNCTION @extschema@.sixtyfour_warn_preload();
 
 --
 -- Account
 --
 
-CREATE FUNCTION sixtyfour_fdw_validator(options text[], catalog oid) RETURNS void
+CREATE FUNCTION @extschema@.sixtyfour_fdw_validator(options text[], catalog oid) RETURNS void
 	AS 'MODULE_PATHNAME' LANGUAGE C STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION sixtyfour_fdw_validator(text[], oid) IS
+COMMENT ON FUNCTION @extschema@.sixtyfour_fdw_validator(text[], oid) IS
 'checks the options of servers and user mappings of foreign-data wrapper sixtyfour';
 
-CREATE FOREIGN DATA WRAPPER sixtyfour VALIDATOR sixtyfour_fdw_validator;
+CREATE FOREIGN DATA WRAPPER sixtyfour VALIDATOR @extschema@.sixtyfour_fdw_validator;
 COMMENT ON FOREIGN DATA WRAPPER sixtyfour IS
 'accounts at the Sixtyfour service: a server holds limits, a user mapping the API key, USAGE is the right to spend';
 
@@ -26,92 +30,92 @@ COMMENT ON FOREIGN DATA WRAPPER sixtyfour IS
 -- first argument returns NULL without a call.
 --
 
-CREATE FUNCTION sixtyfour_enrich_lead(lead_info jsonb, struct jsonb,
+CREATE FUNCTION @extschema@.sixtyfour_enrich_lead(lead_info jsonb, struct jsonb,
 	research_plan text DEFAULT NULL, options jsonb DEFAULT NULL)
 	RETURNS jsonb AS 'MODULE_PATHNAME', 'sixtyfour_call'
 	LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000;
-COMMENT ON FUNCTION sixtyfour_enrich_lead(jsonb, jsonb, text, jsonb) IS
+COMMENT ON FUNCTION @extschema@.sixtyfour_enrich_lead(jsonb, jsonb, text, jsonb) IS
 'POST /enrich-lead: research a person for the fields of struct; returns {structured_data, notes, references, confidence_score (0-10)}; takes minutes, costs up to several dollars';
 
-CREATE FUNCTION sixtyfour_enrich_lead(request jsonb)
+CREATE FUNCTION @extschema@.sixtyfour_enrich_lead(request jsonb)
 	RETURNS jsonb AS 'MODULE_PATHNAME', 'sixtyfour_call'
 	LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000;
-COMMENT ON FUNCTION sixtyfour_enrich_lead(jsonb) IS
+COMMENT ON FUNCTION @extschema@.sixtyfour_enrich_lead(jsonb) IS
 'POST /enrich-lead with the whole request body: {lead_info, struct, ...}';
 
-CREATE FUNCTION sixtyfour_enrich_company(target_company jsonb, struct jsonb,
+CREATE FUNCTION @extschema@.sixtyfour_enrich_company(target_company jsonb, struct jsonb,
 	lead_struct jsonb DEFAULT NULL, find_people boolean DEFAULT NULL,
 	research_plan text DEFAULT NULL, people_focus_prompt text DEFAULT NULL,
 	options jsonb DEFAULT NULL)
 	RETURNS jsonb AS 'MODULE_PATHNAME', 'sixtyfour_call'
 	LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000;
-COMMENT ON FUNCTION sixtyfour_enrich_company(jsonb, jsonb, jsonb, boolean, text, text, jsonb) IS
+COMMENT ON FUNCTION @extschema@.sixtyfour_enrich_company(jsonb, jsonb, jsonb, boolean, text, text, jsonb) IS
 'POST /enrich-company: research a company for the fields of struct, and its people; returns {structured_data (with leads), notes, references, confidence_score (0-10)}; takes minutes, costs up to several dollars';
 
-CREATE FUNCTION sixtyfour_enrich_company(request jsonb)
+CREATE FUNCTION @extschema@.sixtyfour_enrich_company(request jsonb)
 	RETURNS jsonb AS 'MODULE_PATHNAME', 'sixtyfour_call'
 	LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000;
-COMMENT ON FUNCTION sixtyfour_enrich_company(jsonb) IS
+COMMENT ON FUNCTION @extschema@.sixtyfour_enrich_company(jsonb) IS
 'POST /enrich-company with the whole request body: {target_company, struct, ...}';
 
-CREATE FUNCTION sixtyfour_find_email(lead jsonb, mode text DEFAULT NULL,
+CREATE FUNCTION @extschema@.sixtyfour_find_email(lead jsonb, mode text DEFAULT NULL,
 	options jsonb DEFAULT NULL)
 	RETURNS jsonb AS 'MODULE_PATHNAME', 'sixtyfour_call'
 	LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000;
-COMMENT ON FUNCTION sixtyfour_find_email(jsonb, text, jsonb) IS
+COMMENT ON FUNCTION @extschema@.sixtyfour_find_email(jsonb, text, jsonb) IS
 'POST /find-email: a person''s email addresses; mode is PROFESSIONAL (5 cents) or PERSONAL (20 cents); read the answer with sixtyfour_emails() or sixtyfour_best_email(); takes seconds';
 
-CREATE FUNCTION sixtyfour_find_phone(lead jsonb, options jsonb DEFAULT NULL)
+CREATE FUNCTION @extschema@.sixtyfour_find_phone(lead jsonb, options jsonb DEFAULT NULL)
 	RETURNS jsonb AS 'MODULE_PATHNAME', 'sixtyfour_call'
 	LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000;
-COMMENT ON FUNCTION sixtyfour_find_phone(jsonb, jsonb) IS
+COMMENT ON FUNCTION @extschema@.sixtyfour_find_phone(jsonb, jsonb) IS
 'POST /find-phone: a person''s phone numbers (30 cents); read the answer with sixtyfour_phones() or sixtyfour_best_phone(); takes seconds';
 
-CREATE FUNCTION sixtyfour_qa_agent(data jsonb, qualification_criteria jsonb,
+CREATE FUNCTION @extschema@.sixtyfour_qa_agent(data jsonb, qualification_criteria jsonb,
 	"references" jsonb DEFAULT NULL, struct jsonb DEFAULT NULL,
 	options jsonb DEFAULT NULL)
 	RETURNS jsonb AS 'MODULE_PATHNAME', 'sixtyfour_call'
 	LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000;
-COMMENT ON FUNCTION sixtyfour_qa_agent(jsonb, jsonb, jsonb, jsonb, jsonb) IS
+COMMENT ON FUNCTION @extschema@.sixtyfour_qa_agent(jsonb, jsonb, jsonb, jsonb, jsonb) IS
 'POST /qa-agent: judge data by criteria [{criteria_name, description, weight, threshold}]; returns {structured_data, notes}; takes minutes';
 
-CREATE FUNCTION sixtyfour_qa_agent(request jsonb)
+CREATE FUNCTION @extschema@.sixtyfour_qa_agent(request jsonb)
 	RETURNS jsonb AS 'MODULE_PATHNAME', 'sixtyfour_call'
 	LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000;
-COMMENT ON FUNCTION sixtyfour_qa_agent(jsonb) IS
+COMMENT ON FUNCTION @extschema@.sixtyfour_qa_agent(jsonb) IS
 'POST /qa-agent with the whole request body: {data, qualification_criteria, ...}';
 
-CREATE FUNCTION sixtyfour_enrich_dataframe(csv_data text, enrichment_type text)
+CREATE FUNCTION @extschema@.sixtyfour_enrich_dataframe(csv_data text, enrichment_type text)
 	RETURNS jsonb AS 'MODULE_PATHNAME', 'sixtyfour_call'
 	LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000;
-COMMENT ON FUNCTION sixtyfour_enrich_dataframe(text, text) IS
+COMMENT ON FUNCTION @extschema@.sixtyfour_enrich_dataframe(text, text) IS
 'POST /enrich-dataframe: enrich the rows of a CSV text, such as with enrichment_type phone; returns the service''s answer, CSV as a JSON string';
 
-CREATE FUNCTION sixtyfour_job_status(task_id text)
+CREATE FUNCTION @extschema@.sixtyfour_job_status(task_id text)
 	RETURNS jsonb AS 'MODULE_PATHNAME', 'sixtyfour_call'
 	LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000;
-COMMENT ON FUNCTION sixtyfour_job_status(text) IS
+COMMENT ON FUNCTION @extschema@.sixtyfour_job_status(text) IS
 'GET /job-status/{task_id}: the service''s own answer about a task: {status, result, ...}; free; 02000 if the task is unknown or expired';
 
-CREATE FUNCTION sixtyfour_request(method text, path text,
+CREATE FUNCTION @extschema@.sixtyfour_request(method text, path text,
 	query jsonb DEFAULT NULL, body jsonb DEFAULT NULL)
 	RETURNS jsonb AS 'MODULE_PATHNAME'
 	LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000;
-COMMENT ON FUNCTION sixtyfour_request(text, text, jsonb, jsonb) IS
+COMMENT ON FUNCTION @extschema@.sixtyfour_request(text, text, jsonb, jsonb) IS
 'any request to the service: method GET, POST, PATCH, PUT or DELETE, path from "/", query parameters as an object, JSON body; returns the JSON answer, CSV as a JSON string, NULL for none; what is not GET may be billed and is sent only once';
 
-CREATE FUNCTION sixtyfour_endpoints(OUT operation text, OUT method text,
+CREATE FUNCTION @extschema@.sixtyfour_endpoints(OUT operation text, OUT method text,
 	OUT path text, OUT async_path text, OUT bulk_path text, OUT cents integer)
 	RETURNS SETOF record AS 'MODULE_PATHNAME'
 	LANGUAGE C IMMUTABLE PARALLEL SAFE ROWS 30;
-COMMENT ON FUNCTION sixtyfour_endpoints() IS
+COMMENT ON FUNCTION @extschema@.sixtyfour_endpoints() IS
 'the endpoints of the service that are known, with the price of one call in cents (NULL: not known)';
 
 --
 -- Reading answers
 --
 
-CREATE FUNCTION sixtyfour_emails(answer jsonb)
+CREATE FUNCTION @extschema@.sixtyfour_emails(answer jsonb)
 	RETURNS TABLE (address text, status text, kind text)
 	LANGUAGE SQL IMMUTABLE PARALLEL SAFE ROWS 3
 BEGIN ATOMIC
@@ -151,23 +155,23 @@ BEGIN ATOMIC
 	WHERE e.address <> ''
 	ORDER BY source.place, item.place;
 END;
-COMMENT ON FUNCTION sixtyfour_emails(jsonb) IS
+COMMENT ON FUNCTION @extschema@.sixtyfour_emails(jsonb) IS
 'the email addresses in an answer of find-email, in the service''s order; status is OK, UNKNOWN, ..., kind COMPANY or PERSONAL; no rows if none was found';
 
-CREATE FUNCTION sixtyfour_best_email(answer jsonb) RETURNS text
+CREATE FUNCTION @extschema@.sixtyfour_best_email(answer jsonb) RETURNS text
 	LANGUAGE SQL IMMUTABLE PARALLEL SAFE
 BEGIN ATOMIC
 	SELECT address
-	FROM sixtyfour_emails(answer) WITH ORDINALITY AS e (address, status, kind, place)
+	FROM @extschema@.sixtyfour_emails(answer) WITH ORDINALITY AS e (address, status, kind, place)
 	WHERE status IS NULL OR status NOT IN ('INVALID', 'NOT_FOUND')
 	ORDER BY CASE status WHEN 'OK' THEN 1 WHEN 'CATCH_ALL' THEN 2
 			 WHEN 'RISKY' THEN 4 ELSE 3 END, place
 	LIMIT 1;
 END;
-COMMENT ON FUNCTION sixtyfour_best_email(jsonb) IS
+COMMENT ON FUNCTION @extschema@.sixtyfour_best_email(jsonb) IS
 'the most reliable email address in an answer of find-email, NULL if there is none: OK before CATCH_ALL before UNKNOWN before RISKY, then the service''s order';
 
-CREATE FUNCTION sixtyfour_phones(answer jsonb)
+CREATE FUNCTION @extschema@.sixtyfour_phones(answer jsonb)
 	RETURNS TABLE (number text, region text)
 	LANGUAGE SQL IMMUTABLE PARALLEL SAFE ROWS 2
 BEGIN ATOMIC
@@ -189,21 +193,21 @@ BEGIN ATOMIC
 	WHERE p.number <> ''
 	ORDER BY item.place;
 END;
-COMMENT ON FUNCTION sixtyfour_phones(jsonb) IS
+COMMENT ON FUNCTION @extschema@.sixtyfour_phones(jsonb) IS
 'the phone numbers in an answer of find-phone, in the service''s order; region is a country code or NULL; no rows if none was found';
 
-CREATE FUNCTION sixtyfour_best_phone(answer jsonb) RETURNS text
+CREATE FUNCTION @extschema@.sixtyfour_best_phone(answer jsonb) RETURNS text
 	LANGUAGE SQL IMMUTABLE PARALLEL SAFE
 BEGIN ATOMIC
 	SELECT number
-	FROM sixtyfour_phones(answer) WITH ORDINALITY AS p (number, region, place)
+	FROM @extschema@.sixtyfour_phones(answer) WITH ORDINALITY AS p (number, region, place)
 	ORDER BY place
 	LIMIT 1;
 END;
-COMMENT ON FUNCTION sixtyfour_best_phone(jsonb) IS
+COMMENT ON FUNCTION @extschema@.sixtyfour_best_phone(jsonb) IS
 'the first phone number in an answer of find-phone, NULL if there is none';
 
-CREATE FUNCTION sixtyfour_leads(answer jsonb) RETURNS SETOF jsonb
+CREATE FUNCTION @extschema@.sixtyfour_leads(answer jsonb) RETURNS SETOF jsonb
 	LANGUAGE SQL IMMUTABLE PARALLEL SAFE ROWS 10
 BEGIN ATOMIC
 	-- a score is a number, or the same as text
@@ -216,11 +220,11 @@ BEGIN ATOMIC
 	WHERE jsonb_typeof(lead) = 'object'
 	ORDER BY CASE
 			 WHEN jsonb_typeof(lead -> 'score') IN ('number', 'string')
-			 AND lead ->> 'score' ~ '^\s*[0-9]{1,9}(\.[0-9]{1,9})?\s*$'
-			 THEN (lead ->> 'score')::numeric
+			 AND btrim(lead ->> 'score') ~ '^[0-9]{1,9}(\.[0-9]{1,9})?$'
+			 THEN btrim(lead ->> 'score')::numeric
 			 END DESC NULLS LAST, place;
 END;
-COMMENT ON FUNCTION sixtyfour_leads(jsonb) IS
+COMMENT ON FUNCTION @extschema@.sixtyfour_leads(jsonb) IS
 'the people in an answer of enrich-company, one object per row, best score (0-10) first';
 
 --
@@ -236,14 +240,12 @@ CREATE SCHEMA sixtyfour;
 GRANT USAGE ON SCHEMA sixtyfour TO PUBLIC;
 COMMENT ON SCHEMA sixtyfour IS 'ledgers and views of extension sixtyfour';
 
--- One row.  home_*: where this database was when the library last wrote here;
--- a copy of the database finds out by it that it is one.
+-- At most one row, made when it is first needed (so that a dump can bring its own).
 CREATE TABLE sixtyfour.state (
 	only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
 	epoch bigint NOT NULL DEFAULT 0,		-- of the last worker that started
 	paused boolean NOT NULL DEFAULT false	-- by sixtyfour_pause()
 );
-INSERT INTO sixtyfour.state DEFAULT VALUES;
 
 CREATE TABLE sixtyfour.enrichment (
 	id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -297,8 +299,7 @@ CREATE TABLE sixtyfour.job (
 	row_input jsonb						-- {"input column": value} as they were
 );
 CREATE INDEX job_claim ON sixtyfour.job (priority, run_at, id) WHERE state = 'queued';
-CREATE INDEX job_call ON sixtyfour.job (call)
-	WHERE state IN ('sending', 'running', 'uncertain');
+CREATE INDEX job_call ON sixtyfour.job (call) WHERE call IS NOT NULL;
 CREATE INDEX job_delivery ON sixtyfour.job (id) WHERE delivery = 'pending';
 CREATE INDEX job_fingerprint ON sixtyfour.job (fingerprint);
 CREATE INDEX job_row ON sixtyfour.job (enrichment, row_key) WHERE enrichment IS NOT NULL;
@@ -357,6 +358,27 @@ CREATE TABLE sixtyfour.result (
 );
 CREATE INDEX result_question ON sixtyfour.result (fingerprint, account, created_at);
 
+COMMENT ON TABLE sixtyfour.state IS
+'what the worker keeps about this database';
+COMMENT ON TABLE sixtyfour.enrichment IS
+'declared enrichments';
+COMMENT ON TABLE sixtyfour.job IS
+'ledger: one row per wish; read it through the view sixtyfour.jobs';
+COMMENT ON TABLE sixtyfour.call IS
+'ledger: one row per billable submission; read it through the view sixtyfour.calls';
+COMMENT ON TABLE sixtyfour.call_item IS
+'ledger: the questions of each call';
+COMMENT ON TABLE sixtyfour.result IS
+'ledger: paid answers; read it through the view sixtyfour.results';
+COMMENT ON SEQUENCE sixtyfour.enrichment_id_seq IS
+'numbers the rows of sixtyfour.enrichment';
+COMMENT ON SEQUENCE sixtyfour.job_id_seq IS
+'numbers the rows of sixtyfour.job';
+COMMENT ON SEQUENCE sixtyfour.call_id_seq IS
+'numbers the rows of sixtyfour.call';
+COMMENT ON SEQUENCE sixtyfour.result_id_seq IS
+'numbers the rows of sixtyfour.result';
+
 SELECT pg_catalog.pg_extension_config_dump('sixtyfour.state', '');
 SELECT pg_catalog.pg_extension_config_dump('sixtyfour.enrichment', '');
 SELECT pg_catalog.pg_extension_config_dump('sixtyfour.enrichment_id_seq', '');
@@ -373,142 +395,142 @@ SELECT pg_catalog.pg_extension_config_dump('sixtyfour.result_id_seq', '');
 -- nothing is sent before the transaction commits.  Smaller priorities go first.
 --
 
-CREATE FUNCTION sixtyfour_enrich_lead_async(lead_info jsonb, struct jsonb,
+CREATE FUNCTION @extschema@.sixtyfour_enrich_lead_async(lead_info jsonb, struct jsonb,
 	research_plan text DEFAULT NULL, options jsonb DEFAULT NULL,
 	priority integer DEFAULT 100, run_at timestamptz DEFAULT now())
 	RETURNS bigint AS 'MODULE_PATHNAME', 'sixtyfour_call_async'
 	LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION sixtyfour_enrich_lead_async(jsonb, jsonb, text, jsonb, integer, timestamptz) IS
+COMMENT ON FUNCTION @extschema@.sixtyfour_enrich_lead_async(jsonb, jsonb, text, jsonb, integer, timestamptz) IS
 'sixtyfour_enrich_lead() as a job, through POST /enrich-lead-async; returns the job''s id';
 
-CREATE FUNCTION sixtyfour_enrich_lead_async(request jsonb)
+CREATE FUNCTION @extschema@.sixtyfour_enrich_lead_async(request jsonb)
 	RETURNS bigint AS 'MODULE_PATHNAME', 'sixtyfour_call_async'
 	LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION sixtyfour_enrich_lead_async(jsonb) IS
+COMMENT ON FUNCTION @extschema@.sixtyfour_enrich_lead_async(jsonb) IS
 'sixtyfour_enrich_lead(request) as a job; returns the job''s id';
 
-CREATE FUNCTION sixtyfour_enrich_company_async(target_company jsonb, struct jsonb,
+CREATE FUNCTION @extschema@.sixtyfour_enrich_company_async(target_company jsonb, struct jsonb,
 	lead_struct jsonb DEFAULT NULL, find_people boolean DEFAULT NULL,
 	research_plan text DEFAULT NULL, people_focus_prompt text DEFAULT NULL,
 	options jsonb DEFAULT NULL,
 	priority integer DEFAULT 100, run_at timestamptz DEFAULT now())
 	RETURNS bigint AS 'MODULE_PATHNAME', 'sixtyfour_call_async'
 	LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION sixtyfour_enrich_company_async(jsonb, jsonb, jsonb, boolean, text, text, jsonb, integer, timestamptz) IS
+COMMENT ON FUNCTION @extschema@.sixtyfour_enrich_company_async(jsonb, jsonb, jsonb, boolean, text, text, jsonb, integer, timestamptz) IS
 'sixtyfour_enrich_company() as a job, through POST /enrich-company-async; returns the job''s id';
 
-CREATE FUNCTION sixtyfour_enrich_company_async(request jsonb)
+CREATE FUNCTION @extschema@.sixtyfour_enrich_company_async(request jsonb)
 	RETURNS bigint AS 'MODULE_PATHNAME', 'sixtyfour_call_async'
 	LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION sixtyfour_enrich_company_async(jsonb) IS
+COMMENT ON FUNCTION @extschema@.sixtyfour_enrich_company_async(jsonb) IS
 'sixtyfour_enrich_company(request) as a job; returns the job''s id';
 
-CREATE FUNCTION sixtyfour_find_email_async(lead jsonb, mode text DEFAULT NULL,
+CREATE FUNCTION @extschema@.sixtyfour_find_email_async(lead jsonb, mode text DEFAULT NULL,
 	options jsonb DEFAULT NULL,
 	priority integer DEFAULT 100, run_at timestamptz DEFAULT now())
 	RETURNS bigint AS 'MODULE_PATHNAME', 'sixtyfour_call_async'
 	LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION sixtyfour_find_email_async(jsonb, text, jsonb, integer, timestamptz) IS
+COMMENT ON FUNCTION @extschema@.sixtyfour_find_email_async(jsonb, text, jsonb, integer, timestamptz) IS
 'sixtyfour_find_email() as a job, through POST /find-email-async; returns the job''s id';
 
-CREATE FUNCTION sixtyfour_find_phone_async(lead jsonb, options jsonb DEFAULT NULL,
+CREATE FUNCTION @extschema@.sixtyfour_find_phone_async(lead jsonb, options jsonb DEFAULT NULL,
 	priority integer DEFAULT 100, run_at timestamptz DEFAULT now())
 	RETURNS bigint AS 'MODULE_PATHNAME', 'sixtyfour_call_async'
 	LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION sixtyfour_find_phone_async(jsonb, jsonb, integer, timestamptz) IS
+COMMENT ON FUNCTION @extschema@.sixtyfour_find_phone_async(jsonb, jsonb, integer, timestamptz) IS
 'sixtyfour_find_phone() as a job, through POST /find-phone-async; returns the job''s id';
 
-CREATE FUNCTION sixtyfour_qa_agent_async(data jsonb, qualification_criteria jsonb,
+CREATE FUNCTION @extschema@.sixtyfour_qa_agent_async(data jsonb, qualification_criteria jsonb,
 	"references" jsonb DEFAULT NULL, struct jsonb DEFAULT NULL,
 	options jsonb DEFAULT NULL,
 	priority integer DEFAULT 100, run_at timestamptz DEFAULT now())
 	RETURNS bigint AS 'MODULE_PATHNAME', 'sixtyfour_call_async'
 	LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION sixtyfour_qa_agent_async(jsonb, jsonb, jsonb, jsonb, jsonb, integer, timestamptz) IS
+COMMENT ON FUNCTION @extschema@.sixtyfour_qa_agent_async(jsonb, jsonb, jsonb, jsonb, jsonb, integer, timestamptz) IS
 'sixtyfour_qa_agent() as a job, through POST /qa-agent-async; returns the job''s id';
 
-CREATE FUNCTION sixtyfour_qa_agent_async(request jsonb)
+CREATE FUNCTION @extschema@.sixtyfour_qa_agent_async(request jsonb)
 	RETURNS bigint AS 'MODULE_PATHNAME', 'sixtyfour_call_async'
 	LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION sixtyfour_qa_agent_async(jsonb) IS
+COMMENT ON FUNCTION @extschema@.sixtyfour_qa_agent_async(jsonb) IS
 'sixtyfour_qa_agent(request) as a job; returns the job''s id';
 
-CREATE FUNCTION sixtyfour_enrich_dataframe_async(csv_data text, enrichment_type text,
+CREATE FUNCTION @extschema@.sixtyfour_enrich_dataframe_async(csv_data text, enrichment_type text,
 	priority integer DEFAULT 100, run_at timestamptz DEFAULT now())
 	RETURNS bigint AS 'MODULE_PATHNAME', 'sixtyfour_call_async'
 	LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION sixtyfour_enrich_dataframe_async(text, text, integer, timestamptz) IS
+COMMENT ON FUNCTION @extschema@.sixtyfour_enrich_dataframe_async(text, text, integer, timestamptz) IS
 'sixtyfour_enrich_dataframe() as a job; returns the job''s id';
 
-CREATE FUNCTION sixtyfour_find_email_bulk_async(leads jsonb,
+CREATE FUNCTION @extschema@.sixtyfour_find_email_bulk_async(leads jsonb,
 	mode text DEFAULT NULL, options jsonb DEFAULT NULL)
 	RETURNS bigint[] AS 'MODULE_PATHNAME', 'sixtyfour_bulk_async'
 	LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION sixtyfour_find_email_bulk_async(jsonb, text, jsonb) IS
+COMMENT ON FUNCTION @extschema@.sixtyfour_find_email_bulk_async(jsonb, text, jsonb) IS
 'a job for each lead of a JSON array of any length; returns their ids in order';
 
-CREATE FUNCTION sixtyfour_find_phone_bulk_async(leads jsonb, options jsonb DEFAULT NULL)
+CREATE FUNCTION @extschema@.sixtyfour_find_phone_bulk_async(leads jsonb, options jsonb DEFAULT NULL)
 	RETURNS bigint[] AS 'MODULE_PATHNAME', 'sixtyfour_bulk_async'
 	LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION sixtyfour_find_phone_bulk_async(jsonb, jsonb) IS
+COMMENT ON FUNCTION @extschema@.sixtyfour_find_phone_bulk_async(jsonb, jsonb) IS
 'a job for each lead of a JSON array of any length; returns their ids in order';
 
 --
 -- Jobs and calls that exist
 --
 
-CREATE FUNCTION sixtyfour_wait(job bigint, timeout interval DEFAULT NULL)
+CREATE FUNCTION @extschema@.sixtyfour_wait(job bigint, timeout interval DEFAULT NULL)
 	RETURNS jsonb AS 'MODULE_PATHNAME'
 	LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000;
-COMMENT ON FUNCTION sixtyfour_wait(bigint, interval) IS
+COMMENT ON FUNCTION @extschema@.sixtyfour_wait(bigint, interval) IS
 'wait until a job is finished, and its row written; returns its answer or raises the job''s own error; 08007 if nobody knows whether it was billed, 57014 after the timeout';
 
-CREATE FUNCTION sixtyfour_wait_all(jobs bigint[], timeout interval DEFAULT NULL)
+CREATE FUNCTION @extschema@.sixtyfour_wait_all(jobs bigint[], timeout interval DEFAULT NULL)
 	RETURNS void AS 'MODULE_PATHNAME'
 	LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000;
-COMMENT ON FUNCTION sixtyfour_wait_all(bigint[], interval) IS
+COMMENT ON FUNCTION @extschema@.sixtyfour_wait_all(bigint[], interval) IS
 'wait until all jobs are finished, failed or not; tells the progress each 10 s';
 
-CREATE FUNCTION sixtyfour_result(job bigint)
+CREATE FUNCTION @extschema@.sixtyfour_result(job bigint)
 	RETURNS jsonb AS 'MODULE_PATHNAME'
 	LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
-COMMENT ON FUNCTION sixtyfour_result(bigint) IS
+COMMENT ON FUNCTION @extschema@.sixtyfour_result(bigint) IS
 'the answer to a job, NULL while there is none; does not wait';
 
-CREATE FUNCTION sixtyfour_cancel(job bigint)
+CREATE FUNCTION @extschema@.sixtyfour_cancel(job bigint)
 	RETURNS boolean AS 'MODULE_PATHNAME'
 	LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
-COMMENT ON FUNCTION sixtyfour_cancel(bigint) IS
+COMMENT ON FUNCTION @extschema@.sixtyfour_cancel(bigint) IS
 'cancel a job that is not finished; what was sent already is billed, and its answer is kept; false if there was nothing to cancel';
 
-CREATE FUNCTION sixtyfour_retry(job bigint)
+CREATE FUNCTION @extschema@.sixtyfour_retry(job bigint)
 	RETURNS boolean AS 'MODULE_PATHNAME'
 	LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
-COMMENT ON FUNCTION sixtyfour_retry(bigint) IS
+COMMENT ON FUNCTION @extschema@.sixtyfour_retry(bigint) IS
 'queue a failed or cancelled job again, which may cost again; false if it is neither';
 
-CREATE FUNCTION sixtyfour_resolve(call bigint, action text)
+CREATE FUNCTION @extschema@.sixtyfour_resolve(call bigint, action text)
 	RETURNS void AS 'MODULE_PATHNAME'
 	LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
-COMMENT ON FUNCTION sixtyfour_resolve(bigint, text) IS
+COMMENT ON FUNCTION @extschema@.sixtyfour_resolve(bigint, text) IS
 'decide about a call of which nobody knows whether it was billed: ''resubmit'' it, ''abandon'' it, or name the task that the service made of it';
 
-CREATE FUNCTION sixtyfour_why(job bigint)
+CREATE FUNCTION @extschema@.sixtyfour_why(job bigint)
 	RETURNS text AS 'MODULE_PATHNAME'
 	LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
-COMMENT ON FUNCTION sixtyfour_why(bigint) IS
+COMMENT ON FUNCTION @extschema@.sixtyfour_why(bigint) IS
 'one sentence: what a job is waiting for, or why it failed';
 
-CREATE FUNCTION sixtyfour_pause()
+CREATE FUNCTION @extschema@.sixtyfour_pause()
 	RETURNS void AS 'MODULE_PATHNAME'
 	LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION sixtyfour_pause() IS
+COMMENT ON FUNCTION @extschema@.sixtyfour_pause() IS
 'submit nothing more from this database; what was submitted is followed to its end';
 
-CREATE FUNCTION sixtyfour_resume()
+CREATE FUNCTION @extschema@.sixtyfour_resume()
 	RETURNS void AS 'MODULE_PATHNAME'
 	LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION sixtyfour_resume() IS
+COMMENT ON FUNCTION @extschema@.sixtyfour_resume() IS
 'submit again; in a copy of a database, also what the copy brought along';
 
 --
@@ -589,47 +611,47 @@ COMMENT ON COLUMN sixtyfour.accounts.refusals IS '429s since the server started'
 -- Tables: enrichments
 --
 
-CREATE FUNCTION sixtyfour_enrich_trigger() RETURNS trigger
+CREATE FUNCTION @extschema@.sixtyfour_enrich_trigger() RETURNS trigger
 	AS 'MODULE_PATHNAME' LANGUAGE C;
-COMMENT ON FUNCTION sixtyfour_enrich_trigger() IS
+COMMENT ON FUNCTION @extschema@.sixtyfour_enrich_trigger() IS
 'queues the new rows of a statement for the enrichment named by its argument; AFTER INSERT REFERENCING NEW TABLE, or AFTER UPDATE REFERENCING OLD TABLE and NEW TABLE, FOR EACH STATEMENT; for partitions attached after the enrichment was created';
 
-CREATE FUNCTION sixtyfour_create_enrichment(name text, target regclass,
+CREATE FUNCTION @extschema@.sixtyfour_create_enrichment(name text, target regclass,
 	operation text, input jsonb, output jsonb, struct jsonb DEFAULT NULL,
 	options jsonb DEFAULT NULL, on_insert boolean DEFAULT true,
 	on_update boolean DEFAULT false, condition text DEFAULT NULL,
 	if_unchanged boolean DEFAULT true, refresh_after interval DEFAULT NULL,
 	payer text DEFAULT 'inserter')
 	RETURNS void AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION sixtyfour_create_enrichment(text, regclass, text, jsonb, jsonb, jsonb, jsonb, boolean, boolean, text, boolean, interval, text) IS
+COMMENT ON FUNCTION @extschema@.sixtyfour_create_enrichment(text, regclass, text, jsonb, jsonb, jsonb, jsonb, boolean, boolean, text, boolean, interval, text) IS
 'declares how rows of a table are enriched: input {"field": "column"} is asked of operation find_email, find_phone, enrich_lead, enrich_company or qa_agent, and output {"column": "$.jsonpath"} takes its answer home; struct and options are the rest of the request; condition is like a trigger''s WHEN; payer is inserter or owner; rows written directly to partitions attached later are found by sixtyfour_run_enrichment()';
 
-CREATE FUNCTION sixtyfour_run_enrichment(name text, filter text DEFAULT NULL,
+CREATE FUNCTION @extschema@.sixtyfour_run_enrichment(name text, filter text DEFAULT NULL,
 	max_rows bigint DEFAULT NULL)
 	RETURNS bigint AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION sixtyfour_run_enrichment(text, text, bigint) IS
+COMMENT ON FUNCTION @extschema@.sixtyfour_run_enrichment(text, text, bigint) IS
 'queues the rows of the table that are not enriched yet, those that pass filter (a boolean expression over the row) and at most max_rows, and returns how many; call it again for what is missing';
 
-CREATE FUNCTION sixtyfour_estimate(name text, filter text DEFAULT NULL,
+CREATE FUNCTION @extschema@.sixtyfour_estimate(name text, filter text DEFAULT NULL,
 	OUT rows bigint, OUT cached bigint, OUT requests bigint,
 	OUT cents_low bigint, OUT cents_high bigint, OUT duration interval)
 	RETURNS SETOF record AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 1;
-COMMENT ON FUNCTION sixtyfour_estimate(text, text) IS
+COMMENT ON FUNCTION @extschema@.sixtyfour_estimate(text, text) IS
 'what sixtyfour_run_enrichment() would queue: rows, how many of them stored results answer, requests that would be billed, their price in US cents (NULL: not known) and how long it would take';
 
-CREATE FUNCTION sixtyfour_wait_enrichment(name text, timeout interval DEFAULT NULL)
+CREATE FUNCTION @extschema@.sixtyfour_wait_enrichment(name text, timeout interval DEFAULT NULL)
 	RETURNS void AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION sixtyfour_wait_enrichment(text, interval) IS
+COMMENT ON FUNCTION @extschema@.sixtyfour_wait_enrichment(text, interval) IS
 'waits until all jobs of an enrichment are finished and their answers are in the table; says how far it is every 10 seconds; 57014 after timeout';
 
-CREATE FUNCTION sixtyfour_drop_enrichment(name text)
+CREATE FUNCTION @extschema@.sixtyfour_drop_enrichment(name text)
 	RETURNS void AS 'MODULE_PATHNAME' LANGUAGE C STRICT VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION sixtyfour_drop_enrichment(text) IS
+COMMENT ON FUNCTION @extschema@.sixtyfour_drop_enrichment(text) IS
 'forgets an enrichment: drops its triggers and cancels its jobs that are not sent yet; what the table and the ledger hold is kept';
 
-CREATE FUNCTION sixtyfour_reapply(name text)
+CREATE FUNCTION @extschema@.sixtyfour_reapply(name text)
 	RETURNS bigint AS 'MODULE_PATHNAME' LANGUAGE C STRICT VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION sixtyfour_reapply(text) IS
+COMMENT ON FUNCTION @extschema@.sixtyfour_reapply(text) IS
 'tries again to write the answers of an enrichment that could not be written (delivery unapplied), without asking again; returns how many';
 
 -- Who sees an enrichment: its owner, and pg_monitor.

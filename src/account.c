@@ -5,8 +5,9 @@
  *
  * Options marked superuser_only either choose where the key and the data are
  * sent, or make the server process read a file.  As with postgres_fdw's
- * password_required, a validator sees all options of an object and not what
- * changed, so only a superuser can alter an object that has such an option.
+ * password_required, a validator sees all options that an object is to have
+ * and not what changed: so only a superuser can alter an object and keep such
+ * an option, but its owner can drop it.
  *
  *-------------------------------------------------------------------------
  */
@@ -437,10 +438,14 @@ is_our_wrapper(Oid fdwid)
 	if (!registered)
 		CacheRegisterSyscacheCallback(FOREIGNDATAWRAPPEROID, forget_wrapper, (Datum) 0);
 	registered = true;
-	if (fdwid != our_wrapper &&
-		getExtensionOfObject(ForeignDataWrapperRelationId, fdwid) ==
-		get_extension_oid("sixtyfour", true))
-		our_wrapper = fdwid;
+	if (fdwid != our_wrapper)
+	{
+		Oid			extension = get_extension_oid("sixtyfour", true);
+
+		if (OidIsValid(extension) &&
+			getExtensionOfObject(ForeignDataWrapperRelationId, fdwid) == extension)
+			our_wrapper = fdwid;
+	}
 	return fdwid == our_wrapper;
 }
 

@@ -252,7 +252,11 @@ on_header(char *line, size_t size, size_t nmemb, void *arg)
 {
 	HttpTransfer *t = arg;
 
-	t->headers_ended = line[0] == '\r' || line[0] == '\n';
+	/* trailers behind the body come here, too: only a status line begins a head */
+	if (size * nmemb >= 5 && memcmp(line, "HTTP/", 5) == 0)
+		t->headers_ended = false;
+	else if (line[0] == '\r' || line[0] == '\n')
+		t->headers_ended = true;
 	return size * nmemb;
 }
 
@@ -462,6 +466,22 @@ set_method(HttpTransfer *t, const HttpRequest *request)
 	return rc == CURLE_OK;
 }
 
+/*
+ * Whom to trust: ca_file alone, or the system's authorities.  Where libcurl
+ * knows a directory of those, the bundle beside it is left out: to parse it
+ * takes 50 ms of each connection, while the directory is read as needed.
+ */
+static CURLcode
+set_authorities(CURL *easy, const char *ca_file)
+{
+	if (ca_file != NULL)
+		return curl_easy_setopt(easy, CURLOPT_CAINFO, ca_file) |
+			curl_easy_setopt(easy, CURLOPT_CAPATH, NULL);
+	if (curl_version_info(CURLVERSION_NOW)->capath != NULL)
+		return curl_easy_setopt(easy, CURLOPT_CAINFO, NULL);
+	return CURLE_OK;
+}
+
 static bool
 set_connection(HttpTransfer *t, const HttpRequest *request)
 {
@@ -479,8 +499,7 @@ set_connection(HttpTransfer *t, const HttpRequest *request)
 	rc |= curl_easy_setopt(easy, CURLOPT_PIPEWAIT, 1L);
 	rc |= curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, 1L);
 	rc |= curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, 2L);
-	if (request->ca_file != NULL)
-		rc |= curl_easy_setopt(easy, CURLOPT_CAINFO, request->ca_file);
+	rc |= set_authorities(easy, request->ca_file);
 	rc |= curl_easy_setopt(easy, CURLOPT_PROXY, request->proxy ? request->proxy : "");
 	rc |= curl_easy_setopt(easy, CURLOPT_NOPROXY, "");
 	rc |= curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long) request->connect_timeout);

@@ -34,6 +34,7 @@
 #include "request.h"
 #include "roster.h"
 #include "sql.h"
+#include "task.h"
 
 #define WAIT_STEP		1000	/* ms between two looks without news */
 #define DELIVERY_GRACE	INT64CONST(10000000)	/* µs that a wait adds for it */
@@ -420,7 +421,8 @@ static SqlStatement abandon_call = {
 static SqlStatement name_task = {
 	"UPDATE sixtyfour.call SET state = 'accepted', task_id = $2, epoch = 0,"
 	" accepted_at = clock_timestamp(), sqlstate = NULL, message = NULL"
-	" WHERE id = $1 AND state IN ('uncertain', 'expired')",
+	" WHERE id = $1 AND state IN ('uncertain', 'expired')"
+	" AND NOT EXISTS (SELECT FROM sixtyfour.call o WHERE o.task_id = $2 AND o.id <> $1)",
 	2, {INT8OID, TEXTOID}, NULL
 };
 
@@ -460,7 +462,7 @@ sixtyfour_resolve(PG_FUNCTION_ARGS)
 	bool		changed;
 
 	check_call_owner(call);
-	if (*action == '\0')
+	if (!s64_task_is_id(action))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("the action must be 'resubmit', 'abandon' or a task id")));

@@ -80,7 +80,9 @@ int8_array(const int64 *values, int n)
 /* ---- taking over ---- */
 
 static SqlStatement next_epoch = {
-	"UPDATE sixtyfour.state SET epoch = epoch + 1 RETURNING epoch", 0, {0}, NULL
+	"INSERT INTO sixtyfour.state AS s (epoch) VALUES (1)"
+	" ON CONFLICT (only_row) DO UPDATE SET epoch = s.epoch + 1 RETURNING epoch",
+	0, {0}, NULL
 };
 
 static SqlStatement take_over_calls = {
@@ -89,8 +91,8 @@ static SqlStatement take_over_calls = {
 	" sqlstate = CASE state WHEN 'sending' THEN '08007' ELSE sqlstate END,"
 	" message = CASE state WHEN 'sending' THEN"
 	" 'the worker ended before the service answered' ELSE message END"
-	" WHERE state IN " OPEN_CALL
-	" AND home_system = $1 AND home_database = $2",
+	" WHERE id IN (SELECT id FROM sixtyfour.call WHERE state IN " OPEN_CALL
+	" AND home_system = $1 AND home_database = $2 FOR NO KEY UPDATE SKIP LOCKED)",
 	3, {INT8OID, OIDOID, INT8OID}, NULL
 };
 
@@ -194,7 +196,7 @@ static SqlStatement select_due = {
 	" FROM sixtyfour.job"
 	" WHERE state = 'queued' AND run_at <= now() AND (priority, run_at, id) > ($1, $2, $3)"
 	" AND home_system = $4 AND home_database = $5"
-	" AND NOT (SELECT paused FROM sixtyfour.state)"
+	" AND NOT EXISTS (SELECT FROM sixtyfour.state WHERE paused)"
 	" AND server || '/' || payer::oid <> ALL ($7)"
 	" ORDER BY priority, run_at, id LIMIT $6",
 	7, {INT4OID, TIMESTAMPTZOID, INT8OID, INT8OID, OIDOID, INT4OID, TEXTARRAYOID}, NULL
@@ -689,7 +691,9 @@ s64_ledger_carry_stragglers(bool *delivering)
 /* ---- pausing ---- */
 
 static SqlStatement set_paused = {
-	"UPDATE sixtyfour.state SET paused = $1 WHERE paused <> $1", 1, {BOOLOID}, NULL
+	"INSERT INTO sixtyfour.state (paused) VALUES ($1)"
+	" ON CONFLICT (only_row) DO UPDATE SET paused = excluded.paused",
+	1, {BOOLOID}, NULL
 };
 
 static SqlStatement get_paused = {
@@ -699,7 +703,8 @@ static SqlStatement get_paused = {
 static SqlStatement adopt_jobs = {
 	"UPDATE sixtyfour.job SET home_system = $1, home_database = $2"
 	" WHERE (home_system, home_database) <> ($1, $2)"
-	" AND state IN ('queued', 'sending', 'running', 'uncertain')",
+	" AND (state IN ('queued', 'sending', 'running', 'uncertain')"
+	"      OR delivery IN ('pending', 'unapplied'))",
 	2, {INT8OID, OIDOID}, NULL
 };
 

@@ -21,9 +21,6 @@
 
 #define MAX_ACCOUNTS 1024
 
-/* An account that was idle this long (µs) on an earlier day may be forgotten. */
-#define IDLE_TIME S64_BRAKE_RELEASE
-
 typedef struct Slot
 {
 	AccountId	id;
@@ -83,6 +80,19 @@ s64_meter_init(void)
 	shmem_startup_hook = startup_shmem;
 }
 
+/* Would a fresh slot say the same?  Then this one may be forgotten. */
+static bool
+is_forgettable(const Slot *slot, TimestampTz now)
+{
+	const RateState *rate = &slot->rate;
+	const BudgetState *budget = &slot->budget;
+
+	return rate->next <= now && rate->hold_until <= now &&
+		(rate->refusals == 0 || rate->braked_at + S64_BRAKE_RELEASE <= now) &&
+		(budget->day != s64_budget_day(now) ||
+		 (budget->spent == 0 && budget->at_risk == 0));
+}
+
 /*
  * The account's slot, with the table locked; unlock_table() must follow.  NULL
  * if there is none and none can be made.
@@ -106,14 +116,14 @@ lock_slot(const AccountId *id, TimestampTz now)
 			slot->used = Max(slot->used, now);
 			return slot;
 		}
-		if (oldest == NULL || slot->used < oldest->used)
+		if (is_forgettable(slot, now) &&
+			(oldest == NULL || slot->used < oldest->used))
 			oldest = slot;
 	}
 
 	if (table->nslots < MAX_ACCOUNTS)
 		oldest = &table->slots[table->nslots++];
-	else if (oldest->used > now - IDLE_TIME ||
-			 oldest->budget.day == s64_budget_day(now))
+	else if (oldest == NULL)
 		return NULL;
 	memset(oldest, 0, sizeof(Slot));
 	oldest->id = *id;

@@ -19,7 +19,7 @@
 
 #define RAW_MAX			8192	/* bytes of an unreadable answer shown */
 #define SAID_MAX		1024	/* bytes of an error message shown */
-#define KEY_BEGINNING	6		/* bytes of a key that tell something */
+#define KEY_MIN			8		/* bytes of a key that is blotted out */
 #define DEFAULT_RETRY	60		/* s; the service's advice after a 429 */
 #define RETRY_MAX		86400	/* s */
 
@@ -50,24 +50,30 @@ static const struct
 };
 
 /*
- * Overwrite every occurrence of the key, and at the end, where the text may have
- * been cut, a beginning of it.
+ * Overwrite every occurrence of the key.  In a text that was cut, what could be
+ * the beginning of one is overwritten whatever it is: to look would tell those
+ * who choose where to cut how the key begins.
  */
 static void
-blot_out(char *text, size_t len, const char *key)
+blot_out(char *text, size_t len, const char *key, bool cut)
 {
 	size_t		key_len = strlen(key);
 	char	   *p = text;
+
+	/* a shorter one is no secret, and would be found where it is not meant */
+	if (key_len < KEY_MIN)
+		return;
 
 	while ((p = memmem(p, text + len - p, key, key_len)) != NULL)
 	{
 		memset(p, '*', key_len);
 		p += key_len;
 	}
-	for (size_t n = Min(key_len, len); n >= KEY_BEGINNING; n--)
+	if (cut)
 	{
-		if (memcmp(text + len - n, key, n) == 0)
-			memset(text + len - n, '*', n);
+		size_t		n = Min(key_len - 1, len);
+
+		memset(text + len - n, '*', n);
 	}
 }
 
@@ -171,9 +177,12 @@ read_error(const HttpReply *reply)
 
 	if (reply->body_len == 0)
 		return NULL;
-	body = s64_encoding_read_json(reply->body, reply->body_len, &why);
-	if (body != NULL)
-		message = read_message(body);
+	if (reply->body[0] == '{')
+	{
+		body = s64_encoding_read_json(reply->body, reply->body_len, &why);
+		if (body != NULL)
+			message = read_message(body);
+	}
 	if (message == NULL)
 		return s64_encoding_display(reply->body, reply->body_len, SAID_MAX);
 	if (strlen(message) > SAID_MAX)
@@ -334,14 +343,17 @@ s64_outcome_read(const HttpReply *reply, AnswerShape shape, bool paid,
 {
 	Outcome    *outcome = palloc0(sizeof(Outcome));
 
-	blot_out(reply->body, reply->body_len, api_key);
+	blot_out(reply->body, reply->body_len, api_key,
+			 reply->end != HTTP_ANSWERED);
 	outcome->status = reply->status;
 	outcome->billing = reply->sent ? BILLING_UNCERTAIN : BILLING_NONE;
 	outcome->cents = -1;
 	outcome->remaining = reply->remaining;
 	outcome->elapsed = reply->elapsed;
 
-	if (reply->end == HTTP_ANSWERED)
+	/* a refusal is one, however long its text */
+	if (reply->end == HTTP_ANSWERED ||
+		(reply->end == HTTP_TOO_LARGE && reply->status >= 300))
 		read_status(outcome, reply, shape);
 	else
 		read_failure(outcome, reply);

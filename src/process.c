@@ -26,6 +26,7 @@
  * would stop us (as in autovacuum.c).
  */
 static const char *const overrides[][2] = {
+	{"search_path", "pg_catalog, pg_temp"},
 	{"default_transaction_isolation", "read committed"},
 	{"default_transaction_read_only", "off"},
 	{"default_transaction_deferrable", "off"},

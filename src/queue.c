@@ -20,6 +20,9 @@
 #include "roster.h"
 #include "sql.h"
 
+#define BULK_BODY_MAX	((Size) 1024 * 1024)	/* bytes of jsonb */
+#define BODY_MAX		((Size) 128 * 1024 * 1024)
+
 static SqlStatement insert_jobs = {
 	"INSERT INTO sixtyfour.job (operation, server, owner, payer, priority, run_at,"
 	" enrichment, home_system, home_database, cache_ttl, body, fingerprint, row_key, row_input)"
@@ -68,6 +71,23 @@ fingerprint_array(const JobKind *kind, const JobSpec *specs, int n)
 										   TYPALIGN_CHAR));
 }
 
+/*
+ * What is to travel must fit into a request: of up to 100 in bulk, and below
+ * 1 GB when the service's JSON has escaped every character.
+ */
+static void
+check_size(const JobKind *kind, const JobSpec *spec)
+{
+	Size		max = kind->endpoint->bulk_path ? BULK_BODY_MAX : BODY_MAX;
+
+	if (VARSIZE(spec->body) > max)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("the request of a job is too large"),
+				 errdetail("It has %u bytes, and may have %zu.",
+						   (unsigned) VARSIZE(spec->body), max)));
+}
+
 void
 s64_queue_add(const JobKind *kind, const JobSpec *specs, int n, int64 *ids)
 {
@@ -80,6 +100,8 @@ s64_queue_add(const JobKind *kind, const JobSpec *specs, int n, int64 *ids)
 
 	if (n == 0)
 		return;
+	for (int i = 0; i < n; i++)
+		check_size(kind, &specs[i]);
 	context = AllocSetContextCreate(CurrentMemoryContext, "sixtyfour enqueue",
 									ALLOCSET_DEFAULT_SIZES);
 	old = MemoryContextSwitchTo(context);

@@ -19,6 +19,7 @@
 #include "request.h"
 
 #define ASSUMED_PRICE	500		/* cents of a request whose price nobody knows */
+#define PATH_MAX_LENGTH	8192
 
 static const char *const methods[] = {"GET", "POST", "PATCH", "PUT", "DELETE"};
 
@@ -260,17 +261,35 @@ check_method(const char *method)
 			 errhint("The methods are GET, POST, PATCH, PUT and DELETE.")));
 }
 
-/* Is there a segment "." or ".." in the path? */
+/* The number of dots that a segment of a path consists of; 0 if of others */
+static int
+count_dots(const char *segment)
+{
+	int			dots = 0;
+
+	while (*segment != '/' && *segment != '\0')
+	{
+		bool		encoded = pg_strncasecmp(segment, "%2e", 3) == 0;
+
+		if (*segment != '.' && !encoded)
+			return 0;
+		segment += encoded ? 3 : 1;
+		dots++;
+	}
+	return dots;
+}
+
+/* Is there a segment "." or ".." in the path, however it is written? */
 static bool
 has_dot_segment(const char *path)
 {
 	for (const char *p = path; p != NULL; p = strchr(p, '/'))
 	{
-		size_t		n;
+		int			dots;
 
 		p += *p == '/';
-		n = strcspn(p, "/");
-		if ((n == 1 && p[0] == '.') || (n == 2 && p[0] == '.' && p[1] == '.'))
+		dots = count_dots(p);
+		if (dots == 1 || dots == 2)
 			return true;
 	}
 	return false;
@@ -279,6 +298,11 @@ has_dot_segment(const char *path)
 static void
 check_path(const char *path)
 {
+	if (strlen(path) > PATH_MAX_LENGTH)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("path is too long"),
+				 errdetail("A path has at most %d bytes.", PATH_MAX_LENGTH)));
 	for (const char *p = path; *p; p++)
 	{
 		if (*p <= ' ' || *p > '~' || strchr("?#\\\"<>^`{|}", *p) != NULL)

@@ -124,36 +124,56 @@ log_exchange(const Exchange *exchange, const Outcome *outcome)
 	if (s64_guc_log_min_duration < 0 ||
 		outcome->elapsed < (int64) s64_guc_log_min_duration * 1000)
 		return;
-	ereport(LOG,
-			(errmsg("sixtyfour: %s answered with HTTP status %d after %.3f ms",
-					exchange->request->what, outcome->status,
-					outcome->elapsed / 1000.0),
-			 errhidecontext(true)));
+	if (outcome->status != 0)
+		ereport(LOG,
+				(errmsg("sixtyfour: %s answered with HTTP status %d after %.3f ms",
+						exchange->request->what, outcome->status,
+						outcome->elapsed / 1000.0),
+				 errhidecontext(true)));
+	else
+		ereport(LOG,
+				(errmsg("sixtyfour: %s not answered after %.3f ms: %s",
+						exchange->request->what, outcome->elapsed / 1000.0,
+						outcome->said ? outcome->said : "no reply"),
+				 errhidecontext(true)));
 }
 
 /*
- * The wait for a transfer ends in an error, or the process ends.  Money was
- * not spent if the request had not gone out.
+ * A transfer ends in an error, or the process ends.  Money was not spent if the
+ * request had not gone out.
+ *
+ * The transfer is aborted here and now.  Its memory context can outlive the
+ * error, as a cursor's does when a subtransaction is rolled back, and then the
+ * next wait of this process would send what was reported as not sent.
  */
 static void
 give_up(int code, Datum arg)
 {
 	Exchange   *exchange = (Exchange *) DatumGetPointer(arg);
+	HttpTransfer *transfer = exchange->transfer;
+	bool		sent = transfer != NULL && s64_http_sent(transfer);
 
-	if (!s64_http_sent(exchange->transfer))
+	exchange->transfer = NULL;
+	if (transfer != NULL)
+		s64_http_finish(transfer);
+	if (!sent)
 		s64_meter_settle(exchange->account, exchange->reserved, 0,
 						 exchange->reserved_at);
 }
 
 static void
-wait_for_end(Exchange *exchange)
+run_transfer(Exchange *exchange, const HttpRequest *request)
 {
 	PG_ENSURE_ERROR_CLEANUP(give_up, PointerGetDatum(exchange));
 	{
-		while (s64_http_next() != exchange->transfer)
+		exchange->transfer = s64_http_start(request);
+		for (;;)
 		{
-			s64_http_wait(-1);
+			/* an answer that has come is not given up for a cancel */
+			if (s64_http_next() == exchange->transfer)
+				break;
 			CHECK_FOR_INTERRUPTS();
+			s64_http_wait(-1);
 		}
 	}
 	PG_END_ENSURE_ERROR_CLEANUP(give_up, PointerGetDatum(exchange));
@@ -170,9 +190,8 @@ try_once(Exchange *exchange)
 	HttpTransfer *transfer;
 	Outcome    *outcome;
 
-	transfer = s64_http_start(&transfer_request);
-	exchange->transfer = transfer;
-	wait_for_end(exchange);
+	run_transfer(exchange, &transfer_request);
+	transfer = exchange->transfer;
 	exchange->transfer = NULL;
 	outcome = s64_outcome_read(s64_http_reply(transfer), exchange->request->answer,
 							   exchange->request->paid, account->api_key);

@@ -455,14 +455,24 @@ void
 s64_settle_ended(int64 epoch, TimestampTz *retry_at, bool *changed,
 				 bool *delivering)
 {
+	static TimestampTz not_before = 0;	/* of what could not be recorded */
 	Flight	   *flight;
+	bool		news = false;
 	int			n = 0;
 	dlist_iter	iter;
 
 	while ((flight = s64_flight_next()) != NULL)
+	{
 		dlist_push_tail(&ended, &flight->node);
+		news = true;
+	}
 	dlist_foreach(iter, &ended)
 		n++;
+	if (n > 0 && !news && GetCurrentTimestamp() < not_before)
+	{
+		*retry_at = not_before;
+		return;
+	}
 	if (n == 0 || try_record(epoch, n, changed, delivering) == 0)
 		return;
 
@@ -475,7 +485,7 @@ s64_settle_ended(int64 epoch, TimestampTz *retry_at, bool *changed,
 		flight = dlist_head_element(Flight, node, &ended);
 		if (is_data_error(sqlstate))
 			flight->poisoned = true;
-		*retry_at = GetCurrentTimestamp() + RECORD_RETRY;
+		*retry_at = not_before = GetCurrentTimestamp() + RECORD_RETRY;
 		rotate();
 	}
 }

@@ -312,12 +312,24 @@ give_back(Pass *pass)
 	pass->saver = NULL;
 }
 
-/* A flight for a call that is being opened; what it needs is copied. */
+/* A flight of this pass, known to it before anything can fail */
 static Flight *
-make_flight(int64 call, const Payer *payer, const LedgerJob **jobs, int n,
-			int reserved)
+add_flight(Pass *pass, int64 call)
 {
-	Flight	   *flight = s64_flight_new(call);
+	Flight	   *flight;
+
+	pass->flights = lappend(pass->flights, NULL);
+	flight = s64_flight_new(call);
+	llast(pass->flights) = flight;
+	return flight;
+}
+
+/* A flight for a call that is being opened; what it needs is copied. */
+static void
+add_submission(Pass *pass, int64 call, const Payer *payer,
+			   const LedgerJob **jobs, int n, int reserved)
+{
+	Flight	   *flight = add_flight(pass, call);
 	MemoryContext old = MemoryContextSwitchTo(flight->context);
 	Jsonb	  **bodies = palloc(n * sizeof(Jsonb *));
 
@@ -331,7 +343,6 @@ make_flight(int64 call, const Payer *payer, const LedgerJob **jobs, int n,
 	flight->direct = jobs[0]->endpoint->async_path == NULL;
 	flight->reserved = reserved;
 	MemoryContextSwitchTo(old);
-	return flight;
 }
 
 /* Open a call for the first n jobs given; false if its account is blocked. */
@@ -348,8 +359,7 @@ open_call(Pass *pass, Payer *payer, const LedgerJob **jobs, int n)
 	if (call == 0)
 		give_back(pass);
 	else
-		pass->flights = lappend(pass->flights,
-								make_flight(call, payer, jobs, n, cents));
+		add_submission(pass, call, payer, jobs, n, cents);
 	pass->saver = NULL;
 	return true;
 }
@@ -405,7 +415,11 @@ drop_flights(Pass *pass)
 	{
 		Flight	   *flight = lfirst(lc);
 
-		s64_meter_settle(flight->account, flight->reserved, 0, GetCurrentTimestamp());
+		if (flight == NULL)
+			continue;
+		if (flight->account != NULL)
+			s64_meter_settle(flight->account, flight->reserved, 0,
+							 GetCurrentTimestamp());
 		s64_flight_free(flight);
 	}
 }
@@ -497,13 +511,12 @@ prepare_poll(Pass *pass)
 		pass->task = NULL;
 		return;
 	}
-	flight = s64_flight_new(task->call);
+	flight = add_flight(pass, task->call);
 	old = MemoryContextSwitchTo(flight->context);
 	flight->items = task->items;
 	flight->account = s64_account_copy(payer->account);
 	flight->request = s64_request_make_poll(flight->account, task->task_id);
 	MemoryContextSwitchTo(old);
-	pass->flights = lappend(pass->flights, flight);
 	flight->task = task;
 	pass->task = NULL;
 }
@@ -521,6 +534,8 @@ put_off_polls(Pass *pass)
 	{
 		Flight	   *flight = lfirst(lc);
 
+		if (flight == NULL)
+			continue;
 		if (flight->task != NULL)
 			s64_tasks_put_back(flight->task, later);
 		s64_flight_free(flight);

@@ -31,13 +31,20 @@ text_of(const JsonbValue *v)
 		? pnstrdup(v->val.string.val, v->val.string.len) : NULL;
 }
 
+bool
+s64_task_is_id(const char *text)
+{
+	/* the id is to stand in a path, where dots would climb */
+	return *text != '\0' && strcmp(text, ".") != 0 && strcmp(text, "..") != 0;
+}
+
 char *
 s64_task_id(Jsonb *answer)
 {
 	JsonbValue	v;
 	char	   *id = text_of(member(&answer->root, "task_id", &v));
 
-	return id != NULL && *id != '\0' ? id : NULL;
+	return id != NULL && s64_task_is_id(id) ? id : NULL;
 }
 
 static TaskState
@@ -156,10 +163,17 @@ count_echoes(JsonbContainer *item, Jsonb *lead)
 	return echoes;
 }
 
+/* How many fields of a lead can be echoed? */
+static int
+count_plain_fields(Jsonb *lead)
+{
+	return count_echoes(&lead->root, lead);
+}
+
 /*
- * The lead that an item is about: the one that it echoes most of.  Of equal
- * ones the one at the item's own place, if the lengths agree; else nobody
- * knows: -1.
+ * The lead that an item is about: the one that it echoes most of; or the one at
+ * the item's own place, if the lengths agree and it echoes as much, or all of
+ * that one.  If nobody can tell: -1.  An item that echoes nothing is nobody's.
  */
 static int
 find_lead(JsonbContainer *item, int place, bool same_length, Jsonb **leads, int n,
@@ -183,8 +197,8 @@ find_lead(JsonbContainer *item, int place, bool same_length, Jsonb **leads, int 
 		else if (echoes == best_echoes && echoes > 0)
 			tie = true;
 	}
-	if (same_length && taken[place] == NULL && here >= 0 &&
-		(here == best_echoes || best < 0))
+	if (same_length && taken[place] == NULL && here > 0 &&
+		(here == best_echoes || here == count_plain_fields(leads[place])))
 		return place;
 	return tie ? -1 : best;
 }

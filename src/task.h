@@ -31,6 +31,9 @@ typedef struct TaskStatus
  */
 extern char *s64_task_id(Jsonb *answer);
 
+/* Can this be the id of a task? */
+extern bool s64_task_is_id(const char *text);
+
 /*
  * Read an answer of GET /job-status.  A status that is not known means that
  * the task still runs.

@@ -71,6 +71,8 @@ lock_database(void)
 
 	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, ExtensionRelationId,
 					   get_extension_oid("sixtyfour", false), OBJECT_SUBID);
+	/* as other session locks, it would go with an error, and stay at the end */
+	tag.locktag_lockmethodid = USER_LOCKMETHOD;
 	if (LockAcquire(&tag, ExclusiveLock, true, true) == LOCKACQUIRE_NOT_AVAIL)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_IN_USE),
@@ -146,10 +148,10 @@ look_around(TimestampTz now)
 	{
 		worker.submit_at = now;
 		worker.stragglers_at = now;
-		adopt_tasks();
 	}
 	if (worker.stragglers_at > now)
 		return;
+	adopt_tasks();
 	carry_stragglers();
 	worker.stragglers_at = now + STRAGGLERS_GAP;
 }
@@ -262,7 +264,7 @@ idles(void)
 		worker.idle_since = 0;
 	else if (worker.idle_since == 0)
 		worker.idle_since = now;
-	return worker.idle_since != 0 &&
+	return s64_guc_idle_timeout > 0 && worker.idle_since != 0 &&
 		now - worker.idle_since >= s64_guc_idle_timeout * INT64CONST(1000000);
 }
 

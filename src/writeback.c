@@ -98,7 +98,7 @@ write_rows(Batch *batch, int first, int n)
 					n, &batch->fates[first]);
 	disarm();
 	SetUserIdAndSecContext(user, context);
-	AtEOXact_GUC(true, nestlevel);
+	AtEOXact_GUC(false, nestlevel);
 }
 
 /* Write some rows; NULL, or the error after which none of them is written. */
@@ -164,9 +164,9 @@ write_batch(Batch *batch)
 			error = attempt(batch, i, 1);
 		if (error == NULL)
 			continue;
-		if (is_trouble(error))
-			ReThrowError(error);
-		batch->fates[i] = is_passing(error) ? UPDATE_LOCKED : UPDATE_FAILED;
+		/* a row's own trigger can raise anything: no reason to end the writer */
+		batch->fates[i] = is_passing(error) || is_trouble(error)
+			? UPDATE_LOCKED : UPDATE_FAILED;
 		batch->errors[i] = error;
 	}
 }

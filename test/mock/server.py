@@ -200,6 +200,7 @@ class Mock:
         if rule.get("hold"):
             released = asyncio.get_running_loop().create_future()
             self.held.add(released)
+            self.ledger.changed()
             await asyncio.wait([connection.lost, released],
                                return_when=asyncio.FIRST_COMPLETED)
             self.held.discard(released)

@@ -524,8 +524,7 @@ my @slow = (ask('Slow'), ask('Sluggish'));
 my @fast = map { ask("Fast $_") } 1 .. 10;
 wait_for_all(@fast);
 wait_for_state($slow[0], 'running');
-is(state($slow[1]),
-	'sending', 'ten fast answers overtake a slow task and a slow reply');
+is(state($slow[1]), 'sending', 'ten fast answers overtake a slow task and a slow reply');
 
 # while tasks run, the worker holds nothing back
 my $worker = "FROM pg_stat_activity WHERE backend_type = 'sixtyfour worker' AND datname = 'postgres'";

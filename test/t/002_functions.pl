@@ -488,7 +488,7 @@ is($mock->summary->{accepted}, 3, 'is asked for all the same');
 
 is(rows(q(SELECT p.oid::regprocedure, provolatile, proparallel, procost >= 1000, proisstrict, prorettype::regtype
 		FROM pg_proc p JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
-		WHERE provolatile = 'v' AND proname !~ 'validator' AND d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'sixtyfour')
+		WHERE prosrc IN ('sixtyfour_call', 'sixtyfour_request') AND d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'sixtyfour')
 		ORDER BY p.oid::regprocedure::text COLLATE "C")),
 	join("\n", map { "sixtyfour_$_|v|r|t|f|jsonb" }
 		'enrich_company(jsonb)',

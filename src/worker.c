@@ -44,7 +44,7 @@
 
 #define ERROR_PAUSE		INT64CONST(1000000) /* µs, after an error */
 #define STRAGGLERS_GAP	INT64CONST(5000000) /* µs, between two looks for them */
-#define DRAIN_TIME		INT64CONST(300000)	/* µs, for replies before the end */
+#define DRAIN_TIME		INT64CONST(200000)	/* µs, for replies before the end */
 #define OBJECT_SUBID	64		/* of the lock that makes the worker the only one */
 
 static struct

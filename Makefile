@@ -1,6 +1,6 @@
 # sixtyfour: enrich rows where they live
 #
-#	make demo	throw-away cluster, the main job on 200 companies
+#	make demo	throw-away cluster, the main job on 240 companies
 #	make test	regression and TAP tests on a private cluster
 #	make, make install, make bench: see CONTRIBUTING.md
 #

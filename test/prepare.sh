@@ -56,23 +56,30 @@ install_packages() {
 	fi
 	say "Installing from Debian: $list"
 	# nothing that is installed here shall start: no cluster is made, and no
-	# service started (policy-rc.d, unless the machine has one)
+	# service started; what is put there for that goes again
+	local log
+	log=$(mktemp)
 	$root env DEBIAN_FRONTEND=noninteractive bash -c '
-		mkdir -p /etc/postgresql-common
-		[ -e /etc/postgresql-common/createcluster.conf ] ||
-			echo "create_main_cluster = false" >/etc/postgresql-common/createcluster.conf
 		policy=/usr/sbin/policy-rc.d
+		cluster=/etc/postgresql-common/createcluster.conf
+		made=
+		trap "rm -f \$made" EXIT
 		if [ ! -e $policy ]; then
-			trap "rm -f $policy" EXIT
 			printf "#!/bin/sh\nexit 101\n" >$policy && chmod 755 $policy
+			made="$made $policy"
+		fi
+		if [ ! -e $cluster ]; then
+			mkdir -p /etc/postgresql-common
+			echo "create_main_cluster = false" >$cluster
+			made="$made $cluster"
 		fi
 		apt-get update -qq &&
 		apt-get -qq -o DPkg::Lock::Timeout=600 install -y --no-install-recommends '"$list" \
-		>"${TMPDIR:-/tmp}/sixtyfour-apt.$$.log" 2>&1 || {
-		cat "${TMPDIR:-/tmp}/sixtyfour-apt.$$.log" >&2
+		>"$log" 2>&1 || {
+		cat "$log" >&2
 		exit 1
 	}
-	rm -f "${TMPDIR:-/tmp}/sixtyfour-apt.$$.log"
+	rm -f "$log"
 }
 
 # PostgreSQL refuses to run as root

@@ -22,6 +22,7 @@
 #include "queue.h"
 #include "request.h"
 #include "roster.h"
+#include "sql.h"
 
 #define DEFAULT_PRIORITY 100
 
@@ -120,17 +121,6 @@ make_lead_body(const Endpoint *endpoint, const JsonbValue *lead, Jsonb *argument
 	return s64_request_normalize(endpoint, JsonbValueToJsonb(state.result));
 }
 
-static ArrayType *
-make_id_array(const int64 *ids, int n)
-{
-	Datum	   *datums = palloc((n + 1) * sizeof(Datum));
-
-	for (int i = 0; i < n; i++)
-		datums[i] = Int64GetDatum(ids[i]);
-	return construct_array(datums, n, INT8OID, sizeof(int64), FLOAT8PASSBYVAL,
-						   TYPALIGN_DOUBLE);
-}
-
 /* sixtyfour_<operation>_bulk_async(leads jsonb, ...) → bigint[] */
 Datum
 sixtyfour_bulk_async(PG_FUNCTION_ARGS)
@@ -161,5 +151,5 @@ sixtyfour_bulk_async(PG_FUNCTION_ARGS)
 	kind = make_kind(fcinfo, operation);
 	warn_without_worker();
 	s64_queue_add(&kind, specs, n, ids);
-	PG_RETURN_ARRAYTYPE_P(make_id_array(ids, n));
+	PG_RETURN_DATUM(s64_sql_int8_array(ids, n));
 }

@@ -68,17 +68,6 @@ static SqlStatement set_pending = {
 	1, {INT4OID}, NULL
 };
 
-static Datum
-int8_array(const int64 *values, int n)
-{
-	Datum	   *datums = palloc(n * sizeof(Datum));
-
-	for (int i = 0; i < n; i++)
-		datums[i] = Int64GetDatum(values[i]);
-	return PointerGetDatum(construct_array(datums, n, INT8OID, sizeof(int64),
-										   FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
-}
-
 static Jsonb *
 read_jsonb(uint64 row, int column)
 {
@@ -180,7 +169,7 @@ run(SqlStatement *statement, Datum *values)
 void
 s64_delivery_applied(const int64 *jobs, int n)
 {
-	Datum		values[1] = {int8_array(jobs, n)};
+	Datum		values[1] = {s64_sql_int8_array(jobs, n)};
 
 	/* they are locked, so this can only be a mistake of ours */
 	if (n > 0 && run(&set_applied, values) != (uint64) n)
@@ -190,7 +179,7 @@ s64_delivery_applied(const int64 *jobs, int n)
 void
 s64_delivery_unapplied(const int64 *jobs, int n, int sqlstate, const char *message)
 {
-	Datum		values[3] = {int8_array(jobs, n),
+	Datum		values[3] = {s64_sql_int8_array(jobs, n),
 		CStringGetTextDatum(unpack_sql_state(sqlstate)),
 	CStringGetTextDatum(message)};
 
@@ -201,7 +190,7 @@ s64_delivery_unapplied(const int64 *jobs, int n, int sqlstate, const char *messa
 void
 s64_delivery_postpone(const int64 *jobs, int n, const char *message)
 {
-	Datum		values[2] = {int8_array(jobs, n), CStringGetTextDatum(message)};
+	Datum		values[2] = {s64_sql_int8_array(jobs, n), CStringGetTextDatum(message)};
 
 	if (n > 0)
 		run(&set_postponed, values);

@@ -71,17 +71,6 @@ sqlstate_text(int sqlstate)
 	return CStringGetTextDatum(unpack_sql_state(sqlstate));
 }
 
-static Datum
-int8_array(const int64 *values, int n)
-{
-	Datum	   *datums = palloc(n * sizeof(Datum));
-
-	for (int i = 0; i < n; i++)
-		datums[i] = Int64GetDatum(values[i]);
-	return PointerGetDatum(construct_array(datums, n, INT8OID, sizeof(int64),
-										   FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
-}
-
 /* ---- taking over ---- */
 
 static SqlStatement next_epoch = {
@@ -682,7 +671,7 @@ run_carry(SqlStatement *statement, Datum *values, bool *delivering)
 void
 s64_ledger_carry(const int64 *calls, int ncalls, bool *delivering)
 {
-	Datum		values[1] = {int8_array(calls, ncalls)};
+	Datum		values[1] = {s64_sql_int8_array(calls, ncalls)};
 
 	run_carry(&carry, values, delivering);
 }

@@ -65,7 +65,7 @@ read_hex(Scanner *s, int n)
 	return value;
 }
 
-/* The code point of \uXXXX, its second half included; -1 if there is none */
+/* The code point of \u and four digits, its second half included; -1 if there is none */
 static int
 read_unicode(Scanner *s)
 {

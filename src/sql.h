@@ -72,4 +72,7 @@ extern char *s64_sql_text(uint64 row, int column);
 /* An integer column of type bigint; 0 for null */
 extern int64 s64_sql_int8(uint64 row, int column);
 
+/* A bigint[] of n values, palloc'd */
+extern Datum s64_sql_int8_array(const int64 *values, int n);
+
 #endif							/* S64_SQL_H */

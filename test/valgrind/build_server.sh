@@ -80,10 +80,10 @@ server_for_valgrind() {
 	if [ ! -e "$archive" ]; then
 		say "Building PostgreSQL $PG_MAJOR for valgrind, once: some minutes."
 		(
-			private_apt "$into/work/apt" && fetch_source "$into/work" &&
-				build_source "$into/work" "$archive"
+			private_apt "$into/source/apt" && fetch_source "$into/source" &&
+				build_source "$into/source" "$archive"
 		) || return 1
-		rm -rf "$into/work"
+		rm -rf "$into/source"
 	fi
 	tar xf "$archive" -C "$into"
 }

@@ -298,7 +298,8 @@ CREATE TABLE sixtyfour.job (
 	row_key jsonb,						-- {"key column": value} of its row
 	row_input jsonb						-- {"input column": value} as they were
 );
-CREATE INDEX job_claim ON sixtyfour.job (priority, run_at, id) WHERE state = 'queued';
+CREATE INDEX job_claim ON sixtyfour.job
+	(home_system, home_database, server, payer, priority, run_at, id) WHERE state = 'queued';
 CREATE INDEX job_call ON sixtyfour.job (call) WHERE call IS NOT NULL;
 CREATE INDEX job_delivery ON sixtyfour.job (id) WHERE delivery = 'pending';
 CREATE INDEX job_fingerprint ON sixtyfour.job (fingerprint);

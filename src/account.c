@@ -449,9 +449,9 @@ is_our_wrapper(Oid fdwid)
 	return fdwid == our_wrapper;
 }
 
-/* The server of that name, usable by userid */
+/* The server of that name; usable by userid, if it is to be spent over */
 static ForeignServer *
-get_server(const char *name, Oid userid)
+get_server(const char *name, Oid userid, bool spend)
 {
 	ForeignServer *server = GetForeignServerByName(name, true);
 	AclResult	aclresult;
@@ -468,16 +468,17 @@ get_server(const char *name, Oid userid)
 				 errmsg("server \"%s\" does not use foreign-data wrapper sixtyfour",
 						server->servername)));
 
-	aclresult = s64_server_aclcheck(server->serverid, userid, ACL_USAGE);
+	aclresult = spend ? s64_server_aclcheck(server->serverid, userid, ACL_USAGE)
+		: ACLCHECK_OK;
 	if (aclresult != ACLCHECK_OK)
 		aclcheck_error(aclresult, OBJECT_FOREIGN_SERVER, server->servername);
 	return server;
 }
 
-Account *
-s64_account_get(const char *server_name, Oid userid)
+static Account *
+read_account(const char *server_name, Oid userid, bool spend)
 {
-	ForeignServer *server = get_server(server_name, userid);
+	ForeignServer *server = get_server(server_name, userid, spend);
 	Account    *account = palloc0(sizeof(Account));
 	List	   *defs;
 	size_t		len;
@@ -517,7 +518,13 @@ s64_account_get(const char *server_name, Oid userid)
 }
 
 Account *
-s64_account_try(const char *server_name, Oid userid, ErrorData **error)
+s64_account_get(const char *server_name, Oid userid)
+{
+	return read_account(server_name, userid, true);
+}
+
+Account *
+s64_account_try(const char *server_name, Oid userid, bool spend, ErrorData **error)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
@@ -528,7 +535,7 @@ s64_account_try(const char *server_name, Oid userid, ErrorData **error)
 	MemoryContextSwitchTo(context);
 	PG_TRY();
 	{
-		account = s64_account_get(server_name, userid);
+		account = read_account(server_name, userid, spend);
 		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();

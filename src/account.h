@@ -46,9 +46,10 @@ extern Account *s64_account_get(const char *server_name, Oid userid);
 
 /*
  * The same, but a failure is a value: NULL, with *error set.  Runs in a
- * subtransaction of its own.
+ * subtransaction of its own.  Without spend the account is only to be asked
+ * about what was spent: that needs no USAGE.
  */
-extern Account *s64_account_try(const char *server_name, Oid userid,
+extern Account *s64_account_try(const char *server_name, Oid userid, bool spend,
 								ErrorData **error);
 
 /* A copy in the current memory context that shares nothing. */

@@ -68,7 +68,7 @@ sixtyfour_account_reading(PG_FUNCTION_ARGS)
 		PG_RETURN_NULL();
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
-	account = s64_account_try(NameStr(*PG_GETARG_NAME(0)), payer, &error);
+	account = s64_account_try(NameStr(*PG_GETARG_NAME(0)), payer, true, &error);
 	if (account == NULL)
 	{
 		memset(nulls, true, sizeof(nulls));

@@ -458,7 +458,6 @@ sixtyfour_resolve(PG_FUNCTION_ARGS)
 	char	   *action = text_to_cstring(PG_GETARG_TEXT_PP(1));
 	Datum		values[2] = {Int64GetDatum(call), PG_GETARG_DATUM(1)};
 	SqlStatement *statement = &name_task;
-	bool		delivering;
 	bool		changed;
 
 	check_call_owner(call);
@@ -477,7 +476,7 @@ sixtyfour_resolve(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("call " INT64_FORMAT " is not uncertain", call)));
-	s64_ledger_carry(&call, 1, &delivering);
+	s64_ledger_carry_waiting(call);
 	s64_roster_wake_at_commit(PROCESS_WORKER);
 	PG_RETURN_VOID();
 }
@@ -524,7 +523,7 @@ why_queued(const Job *job)
 		return "The queue of this database is paused until sixtyfour_resume().";
 	if (job->uncommitted)
 		return "It is sent when this transaction commits.";
-	account = s64_account_try(job->server, job->payer, &error);
+	account = s64_account_try(job->server, job->payer, true, &error);
 	if (account == NULL && GetUserNameFromId(job->payer, true) == NULL)
 		return "It is never sent, as the role that was to pay for it was dropped.";
 	if (account == NULL)
@@ -542,7 +541,7 @@ why_running(const Job *job)
 {
 	ErrorData  *error;
 
-	if (s64_account_try(job->server, job->payer, &error) != NULL)
+	if (s64_account_try(job->server, job->payer, false, &error) != NULL)
 		return psprintf("The service works on it, as call " INT64_FORMAT ".", job->call);
 	return psprintf("The service works on it, as call " INT64_FORMAT ", but its account cannot be used to ask for the answer: %s.",
 					job->call, error->message);

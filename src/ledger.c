@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * ledger.c
- *		Every statement of the worker on job, call and result.
+ *		Every transition of a call, and what it means for its jobs.
  *
  *-------------------------------------------------------------------------
  */
@@ -19,11 +19,14 @@
 #include "utils/rel.h"
 
 #include "ledger.h"
-#include "request.h"
+#include "roster.h"
 #include "sql.h"
 
 #define OPEN_CALL "('sending', 'accepted', 'uncertain', 'expired')"
 #define OPEN_JOB "('sending', 'running', 'uncertain')"
+
+/* Some jobs may lag behind their call, as they were locked. */
+static bool stragglers = true;
 
 /* ---- small helpers ---- */
 
@@ -106,6 +109,7 @@ s64_ledger_take_over(void)
 	values[2] = Int64GetDatum(epoch);
 	s64_sql_run(&take_over_calls, values, NULL);
 	s64_sql_end();
+	stragglers = true;
 	s64_ledger_carry_stragglers(&delivering);
 	return epoch;
 }
@@ -119,6 +123,7 @@ static SqlStatement select_tasks = {
 	1, {INT8OID}, NULL
 };
 
+/* "epoch <> $1" finds calls that a person gave a task id. */
 static SqlStatement adopt_tasks = {
 	"UPDATE sixtyfour.call SET epoch = $1"
 	" WHERE state = 'accepted' AND epoch <> $1"
@@ -179,240 +184,6 @@ s64_ledger_adopt(int64 epoch, LedgerTask **tasks, int *ntasks)
 	s64_sql_end();
 	*ntasks = (int) rows;
 	return rows > 0;
-}
-
-/* ---- claiming ---- */
-
-/* "epoch <> $1" of adopt_tasks finds calls that a person gave a task id. */
-
-static SqlStatement select_due = {
-	"SELECT id, priority, run_at, operation, body, fingerprint, server::text, payer, attempts, cache_ttl"
-	" FROM sixtyfour.job"
-	" WHERE state = 'queued' AND run_at <= now() AND (priority, run_at, id) > ($1, $2, $3)"
-	" AND home_system = $4 AND home_database = $5"
-	" AND NOT EXISTS (SELECT FROM sixtyfour.state WHERE paused)"
-	" AND server || '/' || payer::oid <> ALL ($7)"
-	" ORDER BY priority, run_at, id LIMIT $6",
-	7, {INT4OID, TIMESTAMPTZOID, INT8OID, INT8OID, OIDOID, INT4OID, TEXTARRAYOID}, NULL
-};
-
-static SqlStatement select_next_due = {
-	"SELECT min(run_at) FROM sixtyfour.job WHERE state = 'queued' AND run_at > now()"
-	" AND home_system = $1 AND home_database = $2",
-	2, {INT8OID, OIDOID}, NULL
-};
-
-static void
-read_job(LedgerJob *job, uint64 row)
-{
-	bool		isnull;
-
-	job->position.id = s64_sql_int8(row, 1);
-	job->position.priority = DatumGetInt32(s64_sql_value(row, 2, &isnull));
-	job->position.run_at = DatumGetTimestampTz(s64_sql_value(row, 3, &isnull));
-	job->endpoint = s64_endpoint_find(s64_sql_text(row, 4));
-	job->body = (Jsonb *) PG_DETOAST_DATUM_COPY(s64_sql_value(row, 5, &isnull));
-	job->fingerprint = *DatumGetUUIDP(s64_sql_value(row, 6, &isnull));
-	job->server = s64_sql_text(row, 7);
-	job->payer = DatumGetObjectId(s64_sql_value(row, 8, &isnull));
-	job->attempts = DatumGetInt32(s64_sql_value(row, 9, &isnull));
-	job->cache_ttl = DatumGetInt32(s64_sql_value(row, 10, &isnull));
-}
-
-int
-s64_ledger_due(const LedgerPosition *after, int max, ArrayType *blocked,
-			   LedgerJob **jobs)
-{
-	MemoryContext context = CurrentMemoryContext;
-	Datum		values[7];
-	uint64		rows;
-
-	values[0] = Int32GetDatum(after ? after->priority : PG_INT32_MIN);
-	values[1] = TimestampTzGetDatum(after ? after->run_at : DT_NOBEGIN);
-	values[2] = Int64GetDatum(after ? after->id : 0);
-	values[3] = home_system();
-	values[4] = home_database();
-	values[5] = Int32GetDatum(max);
-	values[6] = PointerGetDatum(blocked);
-
-	s64_sql_begin();
-	rows = s64_sql_run(&select_due, values, NULL);
-	context = MemoryContextSwitchTo(context);
-	*jobs = palloc((rows + 1) * sizeof(LedgerJob));
-	for (uint64 i = 0; i < rows; i++)
-		read_job(&(*jobs)[i], i);
-	MemoryContextSwitchTo(context);
-	s64_sql_end();
-	return (int) rows;
-}
-
-TimestampTz
-s64_ledger_next_due(void)
-{
-	Datum		values[2] = {home_system(), home_database()};
-	TimestampTz next;
-	bool		isnull;
-
-	s64_sql_begin();
-	s64_sql_run(&select_next_due, values, NULL);
-	next = DatumGetTimestampTz(s64_sql_value(0, 1, &isnull));
-	s64_sql_end();
-	return isnull ? DT_NOEND : next;
-}
-
-/* ---- answering without a call ---- */
-
-static SqlStatement use_result = {
-	"UPDATE sixtyfour.job SET state = 'succeeded', result = r.id, finished_at = clock_timestamp(),"
-	" sqlstate = NULL, message = NULL,"
-	" delivery = CASE WHEN enrichment IS NULL THEN 'none' ELSE 'pending' END"
-	" FROM (SELECT id FROM sixtyfour.result WHERE fingerprint = $2 AND account = $3"
-	"       AND created_at > now() - make_interval(secs => $4)"
-	"       ORDER BY created_at DESC LIMIT 1) r"
-	" WHERE job.id = $1 AND state = 'queued'",
-	4, {INT8OID, UUIDOID, UUIDOID, FLOAT8OID}, NULL
-};
-
-static SqlStatement join_call = {
-	"UPDATE sixtyfour.job SET call = c.id, item = c.item, sqlstate = NULL, message = NULL,"
-	" state = CASE c.state WHEN 'sending' THEN 'sending' WHEN 'accepted' THEN 'running'"
-	"         ELSE 'uncertain' END"
-	" FROM (SELECT c.id, c.state, i.item FROM sixtyfour.call_item i"
-	"       JOIN sixtyfour.call c ON c.id = i.call"
-	"       WHERE i.fingerprint = $2 AND i.account = $3 AND i.open) c"
-	" WHERE job.id = $1 AND job.state = 'queued'",
-	3, {INT8OID, UUIDOID, UUIDOID}, NULL
-};
-
-static SqlStatement lock_job = {
-	"SELECT 1 FROM sixtyfour.job WHERE id = $1 AND state = 'queued'"
-	" FOR NO KEY UPDATE SKIP LOCKED",
-	1, {INT8OID}, NULL
-};
-
-LedgerReuse
-s64_ledger_reuse(const LedgerJob *job, const AccountId *account)
-{
-	Datum		values[4];
-	LedgerReuse reuse = REUSE_NONE;
-
-	values[0] = Int64GetDatum(job->position.id);
-	values[1] = UUIDPGetDatum(&job->fingerprint);
-	values[2] = UUIDPGetDatum(account);
-	values[3] = Float8GetDatum(job->cache_ttl);
-
-	s64_sql_begin();
-	/* one that a user holds is not waited for, nor is it ours to claim now */
-	if (s64_sql_run(&lock_job, values, NULL) == 0)
-		reuse = REUSE_HELD;
-	else if ((job->cache_ttl > 0 && s64_sql_run(&use_result, values, NULL) > 0) ||
-			 s64_sql_run(&join_call, values, NULL) > 0)
-		reuse = REUSE_DONE;
-	s64_sql_end();
-	return reuse;
-}
-
-/* ---- opening a call ---- */
-
-static SqlStatement insert_call = {
-	"INSERT INTO sixtyfour.call (operation, items, server, payer, account,"
-	" home_system, home_database, epoch, expected_cents)"
-	" SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9 FROM sixtyfour.state WHERE epoch = $8"
-	" RETURNING id",
-	9, {TEXTOID, INT4OID, NAMEOID, REGROLEOID, UUIDOID, INT8OID, OIDOID, INT8OID, INT4OID}, NULL
-};
-
-static SqlStatement insert_item = {
-	"INSERT INTO sixtyfour.call_item (call, item, account, fingerprint, subject)"
-	" VALUES ($1, $2, $3, $4, $5)",
-	5, {INT8OID, INT2OID, UUIDOID, UUIDOID, JSONBOID}, NULL
-};
-
-static SqlStatement send_job = {
-	"UPDATE sixtyfour.job SET state = 'sending', call = $2, item = $3 WHERE id = $1",
-	3, {INT8OID, INT8OID, INT2OID}, NULL
-};
-
-/* Lock the jobs, leaving out those that cannot be had now. */
-static void
-lock_jobs(const LedgerJob **jobs, int *njobs)
-{
-	int			kept = 0;
-
-	for (int i = 0; i < *njobs; i++)
-	{
-		Datum		id = Int64GetDatum(jobs[i]->position.id);
-
-		if (s64_sql_run(&lock_job, &id, NULL) > 0)
-			jobs[kept++] = jobs[i];
-	}
-	*njobs = kept;
-}
-
-/* What a bulk answer is matched by; one job needs no matching. */
-static Jsonb **
-read_subjects(const LedgerJob **jobs, int njobs)
-{
-	Jsonb	  **subjects = palloc0((njobs + 1) * sizeof(Jsonb *));
-
-	for (int i = 0; njobs > 1 && i < njobs; i++)
-		subjects[i] = s64_request_subject(jobs[i]->endpoint, jobs[i]->body);
-	return subjects;
-}
-
-static int64
-make_call(const LedgerJob *first, int items, const AccountId *account,
-		  int expected_cents, int64 epoch)
-{
-	NameData	server;
-	Datum		values[9];
-
-	namestrcpy(&server, first->server);
-	values[0] = CStringGetTextDatum(first->endpoint->name);
-	values[1] = Int32GetDatum(items);
-	values[2] = NameGetDatum(&server);
-	values[3] = ObjectIdGetDatum(first->payer);
-	values[4] = UUIDPGetDatum(account);
-	values[5] = home_system();
-	values[6] = home_database();
-	values[7] = Int64GetDatum(epoch);
-	values[8] = Int32GetDatum(expected_cents);
-	if (s64_sql_run(&insert_call, values, NULL) == 0)
-		ereport(FATAL,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("another worker has taken over this database")));
-	return s64_sql_int8(0, 1);
-}
-
-int64
-s64_ledger_open(const LedgerJob **jobs, int *njobs, const AccountId *account,
-				int expected_cents, int64 epoch)
-{
-	int64		call = 0;
-	Jsonb	  **subjects;
-
-	s64_sql_begin();
-	lock_jobs(jobs, njobs);
-	subjects = read_subjects(jobs, *njobs);
-	if (*njobs > 0)
-		call = make_call(jobs[0], *njobs, account, expected_cents, epoch);
-	for (int i = 0; i < *njobs; i++)
-	{
-		Datum		values[5];
-
-		values[0] = Int64GetDatum(call);
-		values[1] = Int16GetDatum(i);
-		values[2] = UUIDPGetDatum(account);
-		values[3] = UUIDPGetDatum(&jobs[i]->fingerprint);
-		values[4] = JsonbPGetDatum(subjects[i]);
-		s64_sql_run(&insert_item, values, *njobs > 1 ? NULL : "    n");
-		values[2] = values[1];
-		values[1] = values[0];
-		values[0] = Int64GetDatum(jobs[i]->position.id);
-		s64_sql_run(&send_job, values, NULL);
-	}
-	s64_sql_end();
-	return call;
 }
 
 /* ---- transitions of a call ---- */
@@ -592,21 +363,15 @@ s64_ledger_subjects(int64 call, Jsonb **subjects, int n)
 
 /* ---- jobs follow ---- */
 
-static SqlStatement fail_job = {
-	"UPDATE sixtyfour.job SET state = 'failed', sqlstate = $2, message = $3,"
-	" finished_at = clock_timestamp()"
-	" WHERE id = (SELECT id FROM sixtyfour.job WHERE id = $1 AND state = 'queued'"
-	"             FOR NO KEY UPDATE SKIP LOCKED)",
-	3, {INT8OID, TEXTOID, TEXTOID}, NULL
-};
-
 /*
  * The one statement that moves jobs along.  Which state a call's state
- * implies is said here and nowhere else.
+ * implies is said here and nowhere else.  Returns how many jobs lagged, how many
+ * of them were moved, and whether there is one to be brought home or to be
+ * submitted again.
  */
-#define CARRY(condition) \
-	"WITH lagging AS (" \
-	" SELECT j.id, c.retry_at, c.sqlstate, c.message, r.id AS result," \
+#define CARRY(condition, locking) \
+	"WITH lagging AS (SELECT * FROM (" \
+	" SELECT j.id, j.state AS old_state, c.retry_at, c.sqlstate, c.message, r.id AS result," \
 	"  CASE c.state WHEN 'sending' THEN 'sending' WHEN 'accepted' THEN 'running'" \
 	"   WHEN 'uncertain' THEN 'uncertain' WHEN 'expired' THEN 'uncertain'" \
 	"   WHEN 'done' THEN CASE WHEN r.id IS NULL THEN 'failed' ELSE 'succeeded' END" \
@@ -614,9 +379,10 @@ static SqlStatement fail_job = {
 	"   ELSE 'failed' END AS state" \
 	" FROM sixtyfour.job j JOIN sixtyfour.call c ON c.id = j.call" \
 	" LEFT JOIN sixtyfour.result r ON r.call = j.call AND r.item = j.item" \
-	" WHERE j.state IN " OPEN_JOB condition \
-	" FOR NO KEY UPDATE OF j SKIP LOCKED)" \
-	"UPDATE sixtyfour.job SET state = l.state," \
+	" WHERE j.state IN " OPEN_JOB condition ") l WHERE l.state <> l.old_state)," \
+	" had AS (SELECT l.* FROM lagging l JOIN sixtyfour.job j ON j.id = l.id" \
+	"  WHERE j.state = l.old_state FOR NO KEY UPDATE OF j " locking ")," \
+	" moved AS (UPDATE sixtyfour.job SET state = l.state," \
 	" result = l.result," \
 	" call = CASE l.state WHEN 'queued' THEN NULL ELSE job.call END," \
 	" item = CASE l.state WHEN 'queued' THEN NULL ELSE job.item END," \
@@ -630,42 +396,44 @@ static SqlStatement fail_job = {
 	" finished_at = CASE WHEN l.state IN ('succeeded', 'failed') THEN clock_timestamp() END," \
 	" delivery = CASE WHEN l.state = 'succeeded' AND job.enrichment IS NOT NULL" \
 	"  THEN 'pending' ELSE job.delivery END" \
-	" FROM lagging l WHERE job.id = l.id AND job.state IS DISTINCT FROM l.state" \
-	" RETURNING job.delivery = 'pending'"
+	" FROM had l WHERE job.id = l.id" \
+	" RETURNING job.delivery = 'pending' AS delivers, job.state = 'queued' AS queued)" \
+	" SELECT (SELECT count(*) FROM lagging), count(*)," \
+	" coalesce(bool_or(delivers), false), coalesce(bool_or(queued), false) FROM moved"
 
 static SqlStatement carry = {
-	CARRY(" AND j.call = ANY ($1)"), 1, {INT8ARRAYOID}, NULL
+	CARRY(" AND j.call = ANY ($1)", "SKIP LOCKED"), 1, {INT8ARRAYOID}, NULL
+};
+
+static SqlStatement carry_waiting = {
+	CARRY(" AND j.call = ANY ($1)", ""), 1, {INT8ARRAYOID}, NULL
+};
+
+static SqlStatement carry_all_waiting = {
+	CARRY("", ""), 0, {0}, NULL
 };
 
 static SqlStatement carry_stragglers = {
-	CARRY(" AND c.state NOT IN ('sending', 'accepted')"), 0, {0}, NULL
+	CARRY("", "SKIP LOCKED"), 0, {0}, NULL
 };
-
-void
-s64_ledger_fail_job(int64 job, int sqlstate, const char *message)
-{
-	Datum		values[3] = {Int64GetDatum(job), sqlstate_text(sqlstate),
-	CStringGetTextDatum(message)};
-
-	run(&fail_job, values, NULL);
-}
 
 static uint64
 run_carry(SqlStatement *statement, Datum *values, bool *delivering)
 {
-	uint64		rows;
+	int64		moved;
+	bool		queued;
+	bool		isnull;
 
-	*delivering = false;
 	s64_sql_begin();
-	rows = s64_sql_run(statement, values, NULL);
-	for (uint64 i = 0; i < rows; i++)
-	{
-		bool		isnull;
-
-		*delivering |= DatumGetBool(s64_sql_value(i, 1, &isnull));
-	}
+	s64_sql_run(statement, values, NULL);
+	moved = s64_sql_int8(0, 2);
+	stragglers |= s64_sql_int8(0, 1) > moved;
+	*delivering = DatumGetBool(s64_sql_value(0, 3, &isnull));
+	queued = DatumGetBool(s64_sql_value(0, 4, &isnull));
 	s64_sql_end();
-	return rows;
+	if (queued)
+		s64_roster_wake_at_commit(PROCESS_WORKER);
+	return moved;
 }
 
 void
@@ -676,9 +444,24 @@ s64_ledger_carry(const int64 *calls, int ncalls, bool *delivering)
 	run_carry(&carry, values, delivering);
 }
 
+void
+s64_ledger_carry_waiting(int64 call)
+{
+	Datum		values[1] = {s64_sql_int8_array(&call, 1)};
+	bool		delivering;
+
+	run_carry(&carry_waiting, values, &delivering);
+	if (delivering)
+		s64_roster_wake_at_commit(PROCESS_WRITER);
+}
+
 uint64
 s64_ledger_carry_stragglers(bool *delivering)
 {
+	*delivering = false;
+	if (!stragglers)
+		return 0;
+	stragglers = false;
 	return run_carry(&carry_stragglers, NULL, delivering);
 }
 
@@ -737,7 +520,7 @@ s64_ledger_resume(void)
 	run(&set_paused, &value, NULL);
 	run(&adopt_jobs, home, NULL);
 	run(&adopt_calls, home, NULL);
-	s64_ledger_carry_stragglers(&delivering);
+	run_carry(&carry_all_waiting, NULL, &delivering);
 }
 
 static SqlStatement select_uncertain = {

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * ledger.h
- *		Every statement of the worker on job, call and result.
+ *		Every transition of a call, and what it means for its jobs.
  *
  *		job		queued -> sending -> running -> succeeded
  *				         uncertain              failed     cancelled
@@ -15,7 +15,8 @@
  * and nothing was changed.  Jobs follow their call: s64_ledger_carry() brings
  * them to the state that the call's implies.  It skips jobs that a user's open
  * transaction has locked (a cancel, say) and is run again for them later, so
- * that no user's transaction ever delays the worker.
+ * that no user's transaction ever delays the worker.  How jobs get into a call
+ * is claim.h's business.
  *
  * All functions need a transaction, which the caller commits: durably
  * (ForceSyncCommit) before acting on it.  Results are palloc'd in the current
@@ -33,27 +34,6 @@
 
 #include "account.h"
 #include "endpoint.h"
-
-/* A place in the queue: jobs are claimed in this order. */
-typedef struct LedgerPosition
-{
-	int32		priority;
-	TimestampTz run_at;
-	int64		id;
-} LedgerPosition;
-
-/* A job that can be claimed */
-typedef struct LedgerJob
-{
-	LedgerPosition position;
-	const Endpoint *endpoint;	/* NULL if the operation is not known */
-	Jsonb	   *body;
-	pg_uuid_t	fingerprint;
-	char	   *server;
-	Oid			payer;
-	int			attempts;
-	int			cache_ttl;		/* age of a stored result that will do, s */
-} LedgerJob;
 
 /* A call that was accepted, and is to be polled */
 typedef struct LedgerTask
@@ -79,41 +59,6 @@ extern int	s64_ledger_tasks(int64 epoch, LedgerTask **tasks);
 
 /* One accepted call of this epoch, as after resolve; false if it is not. */
 extern bool s64_ledger_adopt(int64 epoch, LedgerTask **tasks, int *ntasks);
-
-/*
- * The next jobs of this home that are due, in order, after a position (NULL:
- * from the start); at most max.  Left out are those whose "server/payer oid"
- * is in the text array blocked.  None while the database is paused.
- */
-extern int	s64_ledger_due(const LedgerPosition *after, int max,
-						   ArrayType *blocked, LedgerJob **jobs);
-
-/* When the earliest job that is not due yet becomes so; DT_NOEND if none. */
-extern TimestampTz s64_ledger_next_due(void);
-
-typedef enum LedgerReuse
-{
-	REUSE_NONE,					/* it needs a call of its own */
-	REUSE_DONE,
-	REUSE_HELD					/* a user's transaction holds the job */
-} LedgerReuse;
-
-/*
- * Give a job an answer without a call: a stored result that is young enough,
- * or a place in a call that asks the same.  Locks the job.
- */
-extern LedgerReuse s64_ledger_reuse(const LedgerJob *job,
-									const AccountId *account);
-
-/*
- * queued -> sending: a call for these jobs, which are alike (one payer,
- * account and operation) and ask different questions.  Jobs that are gone or
- * locked by now are left out, and jobs[]/njobs shortened accordingly; returns
- * the call's id, or 0 if none is left.
- */
-extern int64 s64_ledger_open(const LedgerJob **jobs, int *njobs,
-							 const AccountId *account, int expected_cents,
-							 int64 epoch);
 
 /* sending -> accepted */
 extern bool s64_ledger_accepted(int64 call, int64 epoch, const char *task_id);
@@ -166,16 +111,20 @@ extern bool s64_ledger_is_paused(void);
  */
 extern void s64_ledger_resume(void);
 
-/* Fail a queued job that cannot be submitted. */
-extern void s64_ledger_fail_job(int64 job, int sqlstate, const char *message);
-
 /*
  * Bring the jobs of these calls to the states that the calls imply; sets
- * *delivering if there is now something to bring home.
+ * *delivering if there is now something to bring home.  Jobs that are to be
+ * submitted again wake the worker at commit.
  */
 extern void s64_ledger_carry(const int64 *calls, int ncalls, bool *delivering);
 
-/* The same for every call whose jobs lag behind; returns their number. */
+/* The same in a session, which waits for what others have locked */
+extern void s64_ledger_carry_waiting(int64 call);
+
+/*
+ * The same for all jobs that were locked when their call was carried; returns
+ * their number.  Costs nothing while there are none.
+ */
 extern uint64 s64_ledger_carry_stragglers(bool *delivering);
 
 #endif							/* S64_LEDGER_H */

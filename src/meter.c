@@ -20,6 +20,7 @@
 #include "ratelimit.h"
 
 #define MAX_ACCOUNTS 1024
+#define FULL_WAIT INT64CONST(1000000)	/* µs, for a place in the table */
 
 typedef struct Slot
 {
@@ -162,6 +163,20 @@ s64_meter_take(const Account *account, TimestampTz now)
 
 	unlock_table();
 	return wait;
+}
+
+int
+s64_meter_available(const Account *account, int max, TimestampTz now, int64 *wait)
+{
+	Slot	   *slot = lock_slot(&account->id, now);
+	int			available = 0;
+
+	*wait = FULL_WAIT;
+	if (slot != NULL)
+		available = s64_ratelimit_available(&slot->rate, account->requests_per_minute,
+											max, now, wait);
+	unlock_table();
+	return available;
 }
 
 void

@@ -39,6 +39,13 @@ extern void s64_meter_init(void);
  */
 extern int64 s64_meter_take(const Account *account, TimestampTz now);
 
+/*
+ * How many requests would be granted now, up to max; if none, how many µs to wait
+ * for one.
+ */
+extern int	s64_meter_available(const Account *account, int max, TimestampTz now,
+								int64 *wait);
+
 /* The service said 429, to be tried again after retry_after µs. */
 extern void s64_meter_refused(const Account *account, int64 retry_after,
 							  TimestampTz now);

@@ -60,6 +60,25 @@ s64_ratelimit_take(RateState *state, int per_minute, int64 now)
 	return 0;
 }
 
+int
+s64_ratelimit_available(const RateState *state, int per_minute, int max,
+						int64 now, int64 *wait)
+{
+	double		interval;
+	int64		ahead;
+
+	*wait = Max(state->hold_until - now, 0);
+	if (*wait > 0 || per_minute <= 0)
+		return *wait > 0 ? 0 : max;
+	/* how far the first one may still be ahead, and so how many follow it */
+	ahead = burst_allowance(per_minute) - Max(state->next - now, 0);
+	*wait = Max(-ahead, 0);
+	if (*wait > 0)
+		return 0;
+	interval = steady_interval(per_minute) / (1.0 - current_brake(state, now));
+	return (int) Min(1 + ahead / (int64) interval, max);
+}
+
 void
 s64_ratelimit_refused(RateState *state, int64 retry_after, int64 now)
 {

@@ -43,6 +43,10 @@ typedef struct RateState
  */
 extern int64 s64_ratelimit_take(RateState *state, int per_minute, int64 now);
 
+/* How many would be granted now, up to max; if none, how long to wait for one */
+extern int	s64_ratelimit_available(const RateState *state, int per_minute,
+									int max, int64 now, int64 *wait);
+
 /* The service said 429: halve the rate, and send nothing for retry_after. */
 extern void s64_ratelimit_refused(RateState *state, int64 retry_after,
 								  int64 now);

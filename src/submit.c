@@ -1,50 +1,49 @@
 /*-------------------------------------------------------------------------
  *
  * submit.c
- *		Which requests to make next: submissions of calls, polls of tasks.
+ *		Which calls to make next.
  *
- * Jobs are read in the order of the queue, sorted into groups that could
- * travel together (one account, operation and manner), and each group is cut
- * into calls: of up to 100 where the service takes them in bulk and BULK_MIN
- * wait, else of one.
+ * Jobs are read as far as their account may send requests now, sorted into
+ * groups that could travel together (one payer, operation and manner), and
+ * each group is cut into calls: of up to 100 where the service takes them in
+ * bulk and BULK_MIN wait, else of one.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "catalog/pg_type.h"
-#include "utils/array.h"
-#include "utils/builtins.h"
+#include "miscadmin.h"
 #include "utils/memutils.h"
 
+#include "claim.h"
 #include "flight.h"
-#include "ledger.h"
 #include "meter.h"
-#include "schedule.h"
+#include "payer.h"
 #include "sql.h"
 #include "submit.h"
-#include "tasks.h"
 
-#define READ_MAX		500		/* jobs looked at in one pass */
+#define READ_MAX		500		/* jobs of a lane looked at in one pass */
+#define PASS_MAX		2000	/* jobs looked at in one pass */
+#define BYTES_MAX		((Size) 64 * 1024 * 1024)	/* of their bodies */
 #define CALLS_MAX		200		/* calls opened in one pass */
 #define BULK_MIN		10
 #define BULK_MAX		100
 #define LINGER			INT64CONST(250000)	/* µs that a bulk waits to fill */
 #define SUBMIT_TIMEOUT	120000	/* ms: acceptance of a task is quick */
-#define POLL_TIMEOUT	30000	/* ms */
 #define FULL_RECHECK	INT64CONST(20000)	/* µs, when there was no room */
-#define RECHECK			INT64CONST(10000000)	/* µs, of what a person must mend */
 #define HELD_RECHECK	INT64CONST(1000000) /* µs, of what a transaction holds */
 
-/* An account met in this pass */
-typedef struct Payer
+/* What was read of a lane */
+typedef struct Reading
 {
-	char	   *server;
-	Oid			payer;
-	Account    *account;		/* NULL: not usable now */
-	TimestampTz blocked_until;	/* 0: not blocked */
-} Payer;
+	ClaimLane  *lane;
+	Payer	   *payer;
+	bool		sweep;			/* only for what needs no call */
+	bool		all;
+	int			n;
+	ClaimJob   *jobs;
+} Reading;
 
 /* Jobs that can travel together */
 typedef struct Batch
@@ -52,25 +51,48 @@ typedef struct Batch
 	Payer	   *payer;
 	const Endpoint *endpoint;
 	char	   *manner;
-	const LedgerJob **jobs;
+	ClaimJob  **jobs;
 	int			njobs;
 	bool		awaited;		/* other jobs wait to join its calls */
 } Batch;
+
+/* How many jobs of an account are worth reading: several payers may share it. */
+typedef struct Share
+{
+	AccountId	account;
+	int			jobs;
+} Share;
+
+/* A call that has leave of its account, until it has a flight */
+typedef struct Intent
+{
+	Payer	   *payer;
+	ClaimCall	call;
+	int			reserved;		/* cents set aside, 0 once a flight has them */
+} Intent;
 
 /* What one pass over the queue gathers, all in the transaction's context */
 typedef struct Pass
 {
 	int64		epoch;
 	List	   *payers;
+	List	   *shares;
+	List	   *readings;
 	List	   *groups;
+	Intent	   *plans;			/* CALLS_MAX */
+	int			nplans;
 	List	   *flights;		/* to be started after the commit */
-	Task	   *task;			/* taken from the tasks, in no flight yet */
-	const Account *saver;		/* has set aside cents that no flight has yet */
-	int			saved;			/* so many */
+	int			njobs;			/* read */
+	Size		bytes;			/* of bodies that may still be read */
+	ClaimJob  **suspects;		/* in whose request something is being done */
+	int			nsuspects;
 	TimestampTz again;
 	bool		changed;
 	bool		delivering;
 } Pass;
+
+/* A request for several jobs could not be made: try them one by one. */
+static bool one_by_one = false;
 
 static void
 come_again(Pass *pass, TimestampTz when)
@@ -78,77 +100,147 @@ come_again(Pass *pass, TimestampTz when)
 	pass->again = Min(pass->again, when);
 }
 
-/* ---- payers ---- */
-
-/* Fail a job, or leave it in the queue until somebody mends what is wrong. */
 static void
-note_unusable(Pass *pass, Payer *payer, const ErrorData *error)
+suspect(Pass *pass, ClaimJob **jobs, int n)
 {
-	payer->blocked_until = GetCurrentTimestamp() + RECHECK;
-	come_again(pass, payer->blocked_until);
-	ereport(DEBUG1,
-			(errmsg_internal("sixtyfour: jobs over server \"%s\" wait: %s",
-							 payer->server, error->message)));
+	pass->suspects = jobs;
+	pass->nsuspects = n;
 }
 
-static Payer *
-get_payer(Pass *pass, const char *server, Oid role)
+/* ---- reading ---- */
+
+/* How many more jobs of the payer's account may be read? */
+static Share *
+get_share(Pass *pass, Payer *payer)
 {
+	TimestampTz now = GetCurrentTimestamp();
 	ListCell   *lc;
-	Payer	   *payer;
-	ErrorData  *error;
+	Share	   *share;
+	int64		wait;
 
-	foreach(lc, pass->payers)
+	foreach(lc, pass->shares)
 	{
-		payer = lfirst(lc);
-		if (payer->payer == role && strcmp(payer->server, server) == 0)
-			return payer;
+		share = lfirst(lc);
+		if (memcmp(&share->account, &payer->account->id, sizeof(AccountId)) == 0)
+			return share;
 	}
-	payer = palloc0(sizeof(Payer));
-	payer->server = pstrdup(server);
-	payer->payer = role;
-	payer->account = s64_account_try(server, role, &error);
-	if (payer->account == NULL)
-		note_unusable(pass, payer, error);
-	else
-	{
-		TimestampTz now = GetCurrentTimestamp();
-		TimestampTz until = s64_meter_read(payer->account, now).paused_until;
-
-		if (until > now)
-		{
-			/* or earlier, as a new key ends the pause */
-			payer->blocked_until = Min(until, now + RECHECK);
-			come_again(pass, payer->blocked_until);
-		}
-	}
-	pass->payers = lappend(pass->payers, payer);
-	return payer;
+	share = palloc(sizeof(Share));
+	share->account = payer->account->id;
+	share->jobs = BULK_MAX * s64_meter_available(payer->account, CALLS_MAX, now, &wait);
+	if (share->jobs == 0)
+		come_again(pass, now + wait);
+	pass->shares = lappend(pass->shares, share);
+	return share;
 }
 
-/* "server/oid" of the payers that are blocked, for the ledger to leave out */
-static ArrayType *
-blocked_payers(const Pass *pass)
+/* How many jobs of a lane may be read now? */
+static int
+room_for(Pass *pass, const Reading *reading)
 {
-	Datum	   *datums = palloc((list_length(pass->payers) + 1) * sizeof(Datum));
+	int			room = Min(READ_MAX, PASS_MAX - pass->njobs);
+
+	if (reading->sweep)
+		return TIMESTAMP_IS_NOEND(reading->lane->swept.run_at) ? 0 : room;
+	return Min(room, get_share(pass, reading->payer)->jobs);
+}
+
+static void
+read_lane(Pass *pass, ClaimLane *lane)
+{
+	Payer	   *payer = s64_payer_get(&pass->payers, NameStr(lane->server), lane->payer, true);
+	Reading    *reading;
+	int			room;
+
+	if (payer->blocked_until != 0)
+		come_again(pass, payer->blocked_until);
+	if (payer->account == NULL)
+		return;
+	reading = palloc0(sizeof(Reading));
+	reading->lane = lane;
+	reading->payer = payer;
+	reading->sweep = payer->blocked_until != 0;
+	room = room_for(pass, reading);
+	if (room == 0 || pass->bytes == 0)
+	{
+		if (pass->njobs >= PASS_MAX || pass->bytes == 0)
+			come_again(pass, GetCurrentTimestamp());
+		return;
+	}
+	reading->n = s64_claim_read(lane, reading->sweep, room, &pass->bytes,
+								&reading->jobs, &reading->all);
+	pass->njobs += reading->n;
+	if (!reading->sweep)
+		get_share(pass, payer)->jobs -= reading->n;
+	pass->readings = lappend(pass->readings, reading);
+}
+
+static void
+read_lanes(Pass *pass)
+{
+	ClaimLane **lanes;
+	int			n = s64_claim_lanes(&lanes, &pass->again);
+
+	for (int i = 0; i < n; i++)
+		read_lane(pass, lanes[i]);
+}
+
+/* ---- what needs no call ---- */
+
+static void
+fail_job(Pass *pass, ClaimJob *job, int sqlstate, const char *message)
+{
+	s64_claim_fail(job->id, sqlstate, message);
+	job->disposed = true;
+	pass->changed = true;
+}
+
+static void
+fail_unsendable(Pass *pass, Reading *reading)
+{
+	for (int i = 0; i < reading->n; i++)
+	{
+		ClaimJob   *job = &reading->jobs[i];
+
+		suspect(pass, &job, 1);
+		if (job->endpoint == NULL)
+			fail_job(pass, job, ERRCODE_FEATURE_NOT_SUPPORTED,
+					 "this version of the library does not know the operation");
+		else if (!s64_request_is_sendable(job->body))
+			fail_job(pass, job, ERRCODE_UNTRANSLATABLE_CHARACTER,
+					 "the request has characters that cannot be sent in UTF-8");
+		suspect(pass, NULL, 0);
+	}
+}
+
+static void
+reuse_answers(Pass *pass)
+{
+	ClaimJob  **jobs = palloc((pass->njobs + 1) * sizeof(ClaimJob *));
+	AccountId  *accounts = palloc((pass->njobs + 1) * sizeof(AccountId));
 	int			n = 0;
 	ListCell   *lc;
 
-	foreach(lc, pass->payers)
+	foreach(lc, pass->readings)
 	{
-		Payer	   *payer = lfirst(lc);
+		Reading    *reading = lfirst(lc);
 
-		if (payer->blocked_until != 0)
-			datums[n++] = CStringGetTextDatum(psprintf("%s/%u", payer->server,
-													   payer->payer));
+		fail_unsendable(pass, reading);
+		for (int i = 0; i < reading->n; i++)
+		{
+			if (reading->jobs[i].disposed)
+				continue;
+			accounts[n] = reading->payer->account->id;
+			jobs[n++] = &reading->jobs[i];
+		}
 	}
-	return construct_array(datums, n, TEXTOID, -1, false, TYPALIGN_INT);
+	if (s64_claim_reuse(jobs, accounts, n) > 0)
+		pass->changed = pass->delivering = true;
 }
 
 /* ---- groups ---- */
 
 static Batch *
-get_group(Pass *pass, Payer *payer, const LedgerJob *job)
+get_group(Pass *pass, Payer *payer, const ClaimJob *job)
 {
 	char	   *manner = "";
 	Batch	   *group;
@@ -171,14 +263,14 @@ get_group(Pass *pass, Payer *payer, const LedgerJob *job)
 	group->payer = payer;
 	group->endpoint = job->endpoint;
 	group->manner = manner;
-	group->jobs = palloc(READ_MAX * sizeof(LedgerJob *));
+	group->jobs = palloc(PASS_MAX * sizeof(ClaimJob *));
 	pass->groups = lappend(pass->groups, group);
 	return group;
 }
 
 /* Does a group ask the same question of the same account? */
 static bool
-asks_the_same(const Batch *group, const Payer *payer, const LedgerJob *job)
+asks_the_same(const Batch *group, const Payer *payer, const ClaimJob *job)
 {
 	if (memcmp(&group->payer->account->id, &payer->account->id, sizeof(AccountId)) != 0)
 		return false;
@@ -193,7 +285,7 @@ asks_the_same(const Batch *group, const Payer *payer, const LedgerJob *job)
 
 /* Is the same question in a group already?  The job then waits for that call. */
 static bool
-is_asked(Pass *pass, const Payer *payer, const LedgerJob *job)
+is_asked(Pass *pass, const Payer *payer, const ClaimJob *job)
 {
 	ListCell   *lc;
 
@@ -211,105 +303,114 @@ is_asked(Pass *pass, const Payer *payer, const LedgerJob *job)
 }
 
 static void
-fail_unsendable(Pass *pass, const LedgerJob *job)
+make_groups(Pass *pass)
 {
-	if (job->endpoint == NULL)
-		s64_ledger_fail_job(job->position.id, ERRCODE_FEATURE_NOT_SUPPORTED,
-							"this version of the library does not know the operation");
-	else
-		s64_ledger_fail_job(job->position.id, ERRCODE_UNTRANSLATABLE_CHARACTER,
-							"the request has characters that cannot be sent in UTF-8");
-	pass->changed = true;
-}
+	ListCell   *lc;
 
-/* Sort one job that is due: settled, failed, or into a group. */
-static void
-sort_job(Pass *pass, const LedgerJob *job)
-{
-	Payer	   *payer;
-	Batch	   *group;
-
-	if (job->endpoint == NULL || !s64_request_is_sendable(job->body))
+	foreach(lc, pass->readings)
 	{
-		fail_unsendable(pass, job);
-		return;
+		Reading    *reading = lfirst(lc);
+
+		for (int i = 0; i < reading->n && !reading->sweep; i++)
+		{
+			ClaimJob   *job = &reading->jobs[i];
+			Batch	   *group;
+
+			if (job->disposed || is_asked(pass, reading->payer, job))
+				continue;
+			suspect(pass, &job, 1);
+			group = get_group(pass, reading->payer, job);
+			group->jobs[group->njobs++] = job;
+			suspect(pass, NULL, 0);
+		}
 	}
-	payer = get_payer(pass, job->server, job->payer);
-	if (payer->account == NULL)
-		return;
-	switch (s64_ledger_reuse(job, &payer->account->id))
-	{
-		case REUSE_DONE:
-			pass->changed = true;
-			pass->delivering = true;
-			return;
-		case REUSE_HELD:
-			come_again(pass, GetCurrentTimestamp() + HELD_RECHECK);
-			return;
-		case REUSE_NONE:
-			break;
-	}
-	if (payer->blocked_until != 0 || is_asked(pass, payer, job))
-		return;
-	group = get_group(pass, payer, job);
-	group->jobs[group->njobs++] = job;
-}
-
-/*
- * Read what is due, more of it while only blocked payers' jobs are found.
- * Returns true if there may be more.
- */
-static bool
-read_queue(Pass *pass)
-{
-	LedgerPosition after;
-	LedgerJob  *jobs;
-	bool		first = true;
-	int			n;
-
-	do
-	{
-		n = s64_ledger_due(first ? NULL : &after, READ_MAX, blocked_payers(pass), &jobs);
-		for (int i = 0; i < n; i++)
-			sort_job(pass, &jobs[i]);
-		if (n > 0)
-			after = jobs[n - 1].position;
-		first = false;
-	} while (n == READ_MAX && pass->groups == NIL);
-	return n == READ_MAX;
 }
 
 /* ---- calls ---- */
 
-/* Leave of the account for one more request that costs cents, or block it. */
+/*
+ * Intent a call for the first n jobs given, if its account may make one more
+ * request that costs so much now; else block the account.
+ */
 static bool
-get_leave(Pass *pass, Payer *payer, int cents)
+plan_call(Pass *pass, Payer *payer, ClaimJob **jobs, int n)
 {
 	TimestampTz now = GetCurrentTimestamp();
+	Intent	   *plan = &pass->plans[pass->nplans];
 	MeterReading reading;
-	int64		wait = s64_meter_take(payer->account, now);
+	int64		wait;
 
+	suspect(pass, jobs, n);
+	plan->call.cents_each = s64_request_expected_cents(payer->account, jobs[0]->endpoint,
+													   jobs[0]->body);
+	suspect(pass, NULL, 0);
+	wait = s64_meter_take(payer->account, now);
 	if (wait > 0)
-		payer->blocked_until = now + wait;
-	else if (!s64_meter_reserve(payer->account, cents, now, &reading))
-		payer->blocked_until = now + RECHECK;
+		s64_payer_block(payer, now + wait, false);
+	else if (!s64_meter_reserve(payer->account, n * plan->call.cents_each, now, &reading))
+		s64_payer_block(payer, now + S64_PAYER_RECHECK, true);
 	else
 	{
-		pass->saver = payer->account;
-		pass->saved = cents;
+		plan->reserved = n * plan->call.cents_each;
+		plan->payer = payer;
+		plan->call.jobs = jobs;
+		plan->call.njobs = n;
+		plan->call.account = payer->account->id;
+		pass->nplans++;
 		return true;
 	}
 	come_again(pass, payer->blocked_until);
 	return false;
 }
 
-/* What was set aside for a call that there is not is free again. */
-static void
-give_back(Pass *pass)
+/* Does a bulk that is not full wait for more? */
+static bool
+lingers(Pass *pass, const Batch *group, int n)
 {
-	if (pass->saver != NULL)
-		s64_meter_settle(pass->saver, pass->saved, 0, GetCurrentTimestamp());
-	pass->saver = NULL;
+	TimestampTz until = group->jobs[0]->run_at + LINGER;
+
+	if (n >= BULK_MAX || until <= GetCurrentTimestamp())
+		return false;
+	come_again(pass, until);
+	return true;
+}
+
+/* Cut a group into calls. */
+static void
+plan_calls(Pass *pass, Batch *group, int room)
+{
+	int			done = 0;
+
+	while (done < group->njobs && group->payer->blocked_until == 0)
+	{
+		int			n = 1;
+
+		if (pass->nplans >= room)
+		{
+			come_again(pass, GetCurrentTimestamp());
+			return;
+		}
+		if (group->endpoint->bulk_path != NULL && group->njobs - done >= BULK_MIN &&
+			!one_by_one)
+		{
+			n = Min(group->njobs - done, BULK_MAX);
+			if (lingers(pass, group, n))
+				return;
+		}
+		if (!plan_call(pass, group->payer, &group->jobs[done], n))
+			return;
+		done += n;
+		if (group->awaited)
+			come_again(pass, GetCurrentTimestamp());
+	}
+}
+
+/* What was set aside for a plan, or a part of it, is free again. */
+static void
+give_back(Intent *plan, int cents)
+{
+	s64_meter_settle(plan->payer->account, cents, 0, GetCurrentTimestamp());
+	plan->reserved -= cents;
 }
 
 /* A flight of this pass, known to it before anything can fail */
@@ -326,101 +427,74 @@ add_flight(Pass *pass, int64 call)
 
 /* A flight for a call that is being opened; what it needs is copied. */
 static void
-add_submission(Pass *pass, int64 call, const Payer *payer,
-			   const LedgerJob **jobs, int n, int reserved)
+add_submission(Pass *pass, Intent *plan)
 {
-	Flight	   *flight = add_flight(pass, call);
+	const ClaimCall *call = &plan->call;
+	ClaimJob   *first = call->jobs[0];
+	Flight	   *flight = add_flight(pass, call->call);
 	MemoryContext old = MemoryContextSwitchTo(flight->context);
-	Jsonb	  **bodies = palloc(n * sizeof(Jsonb *));
+	Jsonb	  **bodies = palloc(call->njobs * sizeof(Jsonb *));
 
-	for (int i = 0; i < n; i++)
-		bodies[i] = jobs[i]->body;
-	flight->account = s64_account_copy(payer->account);
-	flight->request = s64_request_make_submission(flight->account, jobs[0]->endpoint,
-												  bodies, n);
-	flight->items = n;
-	flight->attempts = jobs[0]->attempts;
-	flight->direct = jobs[0]->endpoint->async_path == NULL;
-	flight->reserved = reserved;
+	for (int i = 0; i < call->njobs; i++)
+		bodies[i] = call->jobs[i]->body;
+	suspect(pass, call->jobs, call->njobs);
+	flight->account = s64_account_copy(plan->payer->account);
+	flight->request = s64_request_make_submission(flight->account, first->endpoint,
+												  bodies, call->njobs);
+	suspect(pass, NULL, 0);
+	flight->items = call->njobs;
+	flight->attempts = first->attempts;
+	flight->direct = first->endpoint->async_path == NULL;
+	flight->reserved = plan->reserved;
+	plan->reserved = 0;
 	MemoryContextSwitchTo(old);
 }
 
-/* Open a call for the first n jobs given; false if its account is blocked. */
-static bool
-open_call(Pass *pass, Payer *payer, const LedgerJob **jobs, int n)
-{
-	int			cents = n * s64_request_expected_cents(payer->account, jobs[0]->endpoint,
-													   jobs[0]->body);
-	int64		call;
-
-	if (!get_leave(pass, payer, cents))
-		return false;
-	call = s64_ledger_open(jobs, &n, &payer->account->id, cents, pass->epoch);
-	if (call == 0)
-		give_back(pass);
-	else
-		add_submission(pass, call, payer, jobs, n, cents);
-	pass->saver = NULL;
-	return true;
-}
-
-/* Does a bulk that is not full wait for more? */
-static bool
-lingers(Pass *pass, const Batch *group, int n)
-{
-	TimestampTz until = group->jobs[0]->position.run_at + LINGER;
-
-	if (n >= BULK_MAX || until <= GetCurrentTimestamp())
-		return false;
-	come_again(pass, until);
-	return true;
-}
-
 static void
-open_calls(Pass *pass, Batch *group, int room)
+open_calls(Pass *pass)
 {
-	int			done = 0;
+	ClaimCall  *calls = palloc((pass->nplans + 1) * sizeof(ClaimCall));
 
-	while (done < group->njobs && group->payer->blocked_until == 0)
+	for (int i = 0; i < pass->nplans; i++)
+		calls[i] = pass->plans[i].call;
+	s64_claim_open(calls, pass->nplans, pass->epoch);
+	for (int i = 0; i < pass->nplans; i++)
 	{
-		int			n = 1;
+		Intent	   *plan = &pass->plans[i];
 
-		if (list_length(pass->flights) >= room)
-		{
-			come_again(pass, GetCurrentTimestamp());
-			return;
-		}
-		if (group->endpoint->bulk_path != NULL && group->njobs - done >= BULK_MIN)
-		{
-			n = Min(group->njobs - done, BULK_MAX);
-			if (lingers(pass, group, n))
-				return;
-		}
-		if (!open_call(pass, group->payer, &group->jobs[done], n))
-			return;
-		done += n;
-		if (group->awaited)
-			come_again(pass, GetCurrentTimestamp());
+		plan->call = calls[i];
+		give_back(plan, plan->reserved - plan->call.njobs * plan->call.cents_each);
+		if (plan->call.call != 0)
+			add_submission(pass, plan);
 	}
 }
 
-/* Nothing of a pass that failed is sent, and nothing spent. */
+/* ---- the pass ---- */
+
+/* Say where to go on in each lane, and when. */
 static void
-drop_flights(Pass *pass)
+advance(Pass *pass)
 {
+	TimestampTz now = GetCurrentTimestamp();
 	ListCell   *lc;
 
-	give_back(pass);
-	foreach(lc, pass->flights)
+	foreach(lc, pass->readings)
 	{
-		Flight	   *flight = lfirst(lc);
+		Reading    *reading = lfirst(lc);
+		int			disposed = 0;
 
-		if (flight == NULL)
-			continue;
-		if (flight->account != NULL)
-			s64_meter_settle(flight->account, flight->reserved, 0,
-							 GetCurrentTimestamp());
-		s64_flight_free(flight);
+		for (int i = 0; i < reading->n; i++)
+			disposed += reading->jobs[i].disposed;
+		if (reading->sweep)
+			s64_claim_swept(reading->lane, reading->jobs, reading->n, reading->all);
+		else
+			s64_claim_advance(reading->lane, reading->jobs, reading->n, reading->all);
+		if (!reading->all && (disposed > 0 || reading->sweep))
+			come_again(pass, now);
+		else if (disposed < reading->n && !reading->sweep)
+			come_again(pass, now + HELD_RECHECK);
+		if (reading->all && !reading->sweep)
+			come_again(pass, reading->lane->from.run_at);
 	}
 }
 
@@ -429,34 +503,109 @@ gather(Pass *pass)
 {
 	int			room = Min(s64_flight_limit() - s64_flight_count(), CALLS_MAX);
 	ListCell   *lc;
-	bool		more;
 
 	if (room <= 0)
 	{
 		come_again(pass, GetCurrentTimestamp() + FULL_RECHECK);
 		return;
 	}
-	more = read_queue(pass);
+	pass->plans = palloc0(CALLS_MAX * sizeof(Intent));
+	read_lanes(pass);
+	if (pass->njobs == 0)
+	{
+		advance(pass);
+		return;
+	}
+	reuse_answers(pass);
+	make_groups(pass);
 	foreach(lc, pass->groups)
-		open_calls(pass, lfirst(lc), room);
-	/* if nothing could be done, what stood in the way has said when */
-	if (more && (pass->flights != NIL || pass->changed))
-		come_again(pass, GetCurrentTimestamp());
-	come_again(pass, s64_ledger_next_due());
+		plan_calls(pass, lfirst(lc), room);
+	open_calls(pass);
+	advance(pass);
+}
+
+/* Nothing of a pass that failed is sent, and nothing spent. */
+static void
+drop(Pass *pass)
+{
+	ListCell   *lc;
+
+	for (int i = 0; i < pass->nplans; i++)
+		give_back(&pass->plans[i], pass->plans[i].reserved);
+	foreach(lc, pass->flights)
+	{
+		Flight	   *flight = lfirst(lc);
+
+		if (flight == NULL)
+			continue;
+		if (flight->reserved > 0)
+			s64_meter_settle(flight->account, flight->reserved, 0, GetCurrentTimestamp());
+		s64_flight_free(flight);
+	}
+	s64_claim_forget_places();
+}
+
+/*
+ * If the error came about in the request of certain jobs it must not hold
+ * back the others: a job alone fails, several are tried one by one.  Otherwise
+ * the error is the ledger's, and raised again.
+ */
+static ErrorData *
+catch_error(const Pass *pass, MemoryContext context)
+{
+	ErrorData  *error;
+
+	if (pass->nsuspects == 0)
+		PG_RE_THROW();
+	HOLD_INTERRUPTS();
+	MemoryContextSwitchTo(context);
+	error = CopyErrorData();
+	EmitErrorReport();
+	AbortCurrentTransaction();
+	FlushErrorState();
+	RESUME_INTERRUPTS();
+	return error;
+}
+
+static void
+blame_suspects(const Pass *pass, const ErrorData *error)
+{
+	one_by_one = pass->nsuspects > 1;
+	if (one_by_one)
+		return;
+	s64_sql_start_transaction();
+	s64_claim_fail(pass->suspects[0]->id, error->sqlerrcode, error->message);
+	CommitTransactionCommand();
+}
+
+static void
+start_flights(const Pass *pass)
+{
+	ListCell   *lc;
+
+	foreach(lc, pass->flights)
+	{
+		Flight	   *flight = lfirst(lc);
+
+		s64_flight_start(flight, flight->direct ? flight->account->timeout
+						 : Min(flight->account->timeout, SUBMIT_TIMEOUT));
+	}
 }
 
 TimestampTz
 s64_submit_due(int64 epoch, bool *changed, bool *delivering)
 {
-	MemoryContext context = AllocSetContextCreate(TopMemoryContext,
+	/* if an error goes up it is freed with what it is a part of */
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
 												  "sixtyfour submissions",
 												  ALLOCSET_DEFAULT_SIZES);
 	Pass	   *pass = MemoryContextAllocZero(context, sizeof(Pass));
+	ErrorData  *volatile error = NULL;
 	TimestampTz again;
-	ListCell   *lc;
 
 	pass->epoch = epoch;
 	pass->again = DT_NOEND;
+	pass->bytes = BYTES_MAX;
 	PG_TRY();
 	{
 		s64_sql_start_transaction();
@@ -468,134 +617,24 @@ s64_submit_due(int64 epoch, bool *changed, bool *delivering)
 	}
 	PG_CATCH();
 	{
-		drop_flights(pass);
-		MemoryContextDelete(context);
-		PG_RE_THROW();
+		drop(pass);
+		error = catch_error(pass, context);
 	}
 	PG_END_TRY();
 
-	foreach(lc, pass->flights)
-	{
-		Flight	   *flight = lfirst(lc);
-
-		s64_flight_start(flight, flight->direct ? flight->account->timeout
-						 : Min(flight->account->timeout, SUBMIT_TIMEOUT));
-	}
-	*changed |= pass->changed || pass->flights != NIL;
+	*changed |= pass->changed || pass->flights != NIL || error != NULL;
 	*delivering |= pass->delivering;
-	again = pass->again;
+	if (error != NULL)
+	{
+		blame_suspects(pass, error);
+		again = GetCurrentTimestamp();
+	}
+	else
+	{
+		start_flights(pass);
+		one_by_one = one_by_one && pass->flights == NIL;
+		again = pass->again;
+	}
 	MemoryContextDelete(context);
 	return again;
-}
-
-/* ---- polls ---- */
-
-/* Prepare a poll, or put it off if its account cannot be used now. */
-static void
-prepare_poll(Pass *pass)
-{
-	Task	   *task = pass->task = s64_tasks_take();
-	Payer	   *payer = get_payer(pass, task->server, task->payer);
-	TimestampTz now = GetCurrentTimestamp();
-	int64		wait = 0;
-	Flight	   *flight;
-	MemoryContext old;
-
-	if (payer->blocked_until == 0)
-		wait = s64_meter_take(payer->account, now);
-	if (wait > 0)
-		payer->blocked_until = now + wait;
-	if (payer->blocked_until != 0)
-	{
-		s64_tasks_put_back(task, payer->blocked_until);
-		pass->task = NULL;
-		return;
-	}
-	flight = add_flight(pass, task->call);
-	old = MemoryContextSwitchTo(flight->context);
-	flight->items = task->items;
-	flight->account = s64_account_copy(payer->account);
-	flight->request = s64_request_make_poll(flight->account, task->task_id);
-	MemoryContextSwitchTo(old);
-	flight->task = task;
-	pass->task = NULL;
-}
-
-/* Nothing of this pass is polled: the tasks go back. */
-static void
-put_off_polls(Pass *pass)
-{
-	TimestampTz later = GetCurrentTimestamp() + RECHECK;
-	ListCell   *lc;
-
-	if (pass->task != NULL)
-		s64_tasks_put_back(pass->task, later);
-	foreach(lc, pass->flights)
-	{
-		Flight	   *flight = lfirst(lc);
-
-		if (flight == NULL)
-			continue;
-		if (flight->task != NULL)
-			s64_tasks_put_back(flight->task, later);
-		s64_flight_free(flight);
-	}
-}
-
-static void
-prepare_polls(Pass *pass, TimestampTz now)
-{
-	int			room = s64_flight_limit() - s64_flight_count();
-
-	while (list_length(pass->flights) < room)
-	{
-		Task	   *task = s64_tasks_first();
-
-		if (task == NULL || task->due > now)
-			return;
-		prepare_poll(pass);
-	}
-	come_again(pass, now + FULL_RECHECK);
-}
-
-TimestampTz
-s64_submit_polls(void)
-{
-	MemoryContext context;
-	Pass	   *pass;
-	Task	   *task = s64_tasks_first();
-	TimestampTz now = GetCurrentTimestamp();
-	TimestampTz again;
-	ListCell   *lc;
-
-	if (task == NULL)
-		return DT_NOEND;
-	if (task->due > now)
-		return task->due;
-
-	context = AllocSetContextCreate(TopMemoryContext, "sixtyfour polls",
-									ALLOCSET_DEFAULT_SIZES);
-	pass = MemoryContextAllocZero(context, sizeof(Pass));
-	pass->again = DT_NOEND;
-	PG_TRY();
-	{
-		s64_sql_start_transaction();
-		MemoryContextSwitchTo(context);
-		prepare_polls(pass, now);
-		CommitTransactionCommand();
-	}
-	PG_CATCH();
-	{
-		put_off_polls(pass);
-		MemoryContextDelete(context);
-		PG_RE_THROW();
-	}
-	PG_END_TRY();
-
-	foreach(lc, pass->flights)
-		s64_flight_start(lfirst(lc), POLL_TIMEOUT);
-	again = pass->again;
-	MemoryContextDelete(context);
-	task = s64_tasks_first();
-	return task == NULL ? again : Max(task->due, again == DT_NOEND ? 0 : again);
 }

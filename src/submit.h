@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * submit.h
- *		Which requests to make next: submissions of calls, polls of tasks.
+ *		Which calls to make next.
  *
  *-------------------------------------------------------------------------
  */
@@ -19,14 +19,9 @@
  * Returns when to come again: now if there is more to do, later if a limit is
  * in the way or nothing is due, DT_NOEND if nothing is queued.  *changed and
  * *delivering are set as by s64_settle_ended().  To be called outside of any
- * transaction; raises errors of the ledger.
+ * transaction; raises errors of the ledger.  A job whose request cannot be made
+ * fails, and raises nothing.
  */
 extern TimestampTz s64_submit_due(int64 epoch, bool *changed, bool *delivering);
-
-/*
- * Poll the tasks that are due.  Returns when to come again; DT_NOEND if there
- * is no task waiting to be polled.
- */
-extern TimestampTz s64_submit_polls(void);
 
 #endif							/* S64_SUBMIT_H */

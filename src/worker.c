@@ -29,10 +29,12 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "claim.h"
 #include "flight.h"
 #include "guc.h"
 #include "http.h"
 #include "ledger.h"
+#include "poll.h"
 #include "process.h"
 #include "roster.h"
 #include "schedule.h"
@@ -146,6 +148,7 @@ look_around(TimestampTz now)
 {
 	if (s64_roster_was_woken())
 	{
+		s64_claim_wake();
 		worker.submit_at = now;
 		worker.stragglers_at = now;
 	}
@@ -167,12 +170,12 @@ send_requests(TimestampTz now)
 	bool		polls_first = worker.turns++ % 5 < 3;
 
 	if (polls_first)
-		worker.poll_at = s64_submit_polls();
+		worker.poll_at = s64_poll_due(worker.epoch, &worker.changed);
 	if (worker.submit_at <= now)
 		worker.submit_at = s64_submit_due(worker.epoch, &worker.changed,
 										  &worker.delivering);
 	if (!polls_first)
-		worker.poll_at = s64_submit_polls();
+		worker.poll_at = s64_poll_due(worker.epoch, &worker.changed);
 }
 
 /*

@@ -64,7 +64,8 @@ has_text(Jsonb *object, const char *key, const char *text)
 {
 	JsonbValue	v;
 
-	return getKeyJsonValueFromContainer(&object->root, key, strlen(key), &v) &&
+	return JB_ROOT_IS_OBJECT(object) &&
+		getKeyJsonValueFromContainer(&object->root, key, strlen(key), &v) &&
 		v.type == jbvString && (size_t) v.val.string.len == strlen(text) &&
 		memcmp(v.val.string.val, text, v.val.string.len) == 0;
 }
@@ -216,6 +217,16 @@ make_bulk_body(const Endpoint *endpoint, Jsonb **bodies, int n)
 	return JsonbValueToJsonb(state.result);
 }
 
+/* The bodies come from a table, in which a superuser can write. */
+static void
+check_subject(const Endpoint *endpoint, Jsonb *body)
+{
+	if (s64_request_subject(endpoint, body) == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the request has no \"%s\"", endpoint->fields[0].name)));
+}
+
 ApiRequest *
 s64_request_make_submission(const Account *account, const Endpoint *endpoint,
 							Jsonb **bodies, int n)
@@ -224,6 +235,8 @@ s64_request_make_submission(const Account *account, const Endpoint *endpoint,
 	const char *path = n > 1 ? endpoint->bulk_path
 		: endpoint->async_path ? endpoint->async_path : endpoint->path;
 
+	for (int i = 0; i < n; i++)
+		check_subject(endpoint, bodies[i]);
 	request->what = endpoint->name;
 	request->method = endpoint->method;
 	request->answer = path == endpoint->path ? endpoint->answer : ANSWER_OBJECT;

@@ -84,8 +84,8 @@ typedef struct Pass
 	List	   *flights;		/* to be started after the commit */
 	int			njobs;			/* read */
 	Size		bytes;			/* of bodies that may still be read */
-	ClaimJob  **suspects;		/* in whose request something is being done */
-	int			nsuspects;
+	int			nsuspects;		/* jobs in whose request something is being done */
+	int64		suspect;		/* the first of them */
 	TimestampTz again;
 	bool		changed;
 	bool		delivering;
@@ -103,7 +103,7 @@ come_again(Pass *pass, TimestampTz when)
 static void
 suspect(Pass *pass, ClaimJob **jobs, int n)
 {
-	pass->suspects = jobs;
+	pass->suspect = jobs[0]->id;
 	pass->nsuspects = n;
 }
 
@@ -208,7 +208,7 @@ fail_unsendable(Pass *pass, Reading *reading)
 		else if (!s64_request_is_sendable(job->body))
 			fail_job(pass, job, ERRCODE_UNTRANSLATABLE_CHARACTER,
 					 "the request has characters that cannot be sent in UTF-8");
-		suspect(pass, NULL, 0);
+		pass->nsuspects = 0;
 	}
 }
 
@@ -321,7 +321,7 @@ make_groups(Pass *pass)
 			suspect(pass, &job, 1);
 			group = get_group(pass, reading->payer, job);
 			group->jobs[group->njobs++] = job;
-			suspect(pass, NULL, 0);
+			pass->nsuspects = 0;
 		}
 	}
 }
@@ -343,7 +343,7 @@ plan_call(Pass *pass, Payer *payer, ClaimJob **jobs, int n)
 	suspect(pass, jobs, n);
 	plan->call.cents_each = s64_request_expected_cents(payer->account, jobs[0]->endpoint,
 													   jobs[0]->body);
-	suspect(pass, NULL, 0);
+	pass->nsuspects = 0;
 	wait = s64_meter_take(payer->account, now);
 	if (wait > 0)
 		s64_payer_block(payer, now + wait, false);
@@ -441,7 +441,7 @@ add_submission(Pass *pass, Intent *plan)
 	flight->account = s64_account_copy(plan->payer->account);
 	flight->request = s64_request_make_submission(flight->account, first->endpoint,
 												  bodies, call->njobs);
-	suspect(pass, NULL, 0);
+	pass->nsuspects = 0;
 	flight->items = call->njobs;
 	flight->attempts = first->attempts;
 	flight->direct = first->endpoint->async_path == NULL;
@@ -574,7 +574,7 @@ blame_suspects(const Pass *pass, const ErrorData *error)
 	if (one_by_one)
 		return;
 	s64_sql_start_transaction();
-	s64_claim_fail(pass->suspects[0]->id, error->sqlerrcode, error->message);
+	s64_claim_fail(pass->suspect, error->sqlerrcode, error->message);
 	CommitTransactionCommand();
 }
 

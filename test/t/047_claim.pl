@@ -1,0 +1,144 @@
+# In which order jobs leave the queue, and that none holds back another's.  The
+# mock's ledger is the witness.
+use strict;
+use warnings FATAL => 'all';
+
+use JSON::PP;
+use Test::More;
+
+use SixtyfourTest;
+
+my $mock = SixtyfourTest::Mock->start('--keys' => 'api_good,api_second');
+my $node = SixtyfourTest::cluster('claim', $mock,
+	server => "requests_per_minute '0', timeout '5'");
+my $session = SixtyfourTest::Session->new($node);
+
+$mock->settings({ quirks => 'none', found => 'all' });
+
+sub value { return $session->value("SELECT $_[0]"); }
+sub question { return qq('{"name":"$_[0]"}', '{"title":"their title"}'); }
+sub ask { return value('sixtyfour_enrich_lead_async(' . join(', ', question($_[0]), @_[ 1 .. $#_ ]) . ')'); }
+sub answer { return value("sixtyfour_wait($_[0], '60 s')"); }
+sub job { return value("$_[1] FROM sixtyfour.jobs WHERE id = $_[0]"); }
+
+sub submitted
+{
+	return map { $_->{body}{lead_info}{name} }
+	  grep { $_->{path} eq '/enrich-lead-async' } @{ $mock->ledger };
+}
+
+# ---- a lane behind its limit ----
+
+sub create_server
+{
+	my ($name, $key, $rate) = @_;
+	my $url = $mock->url;
+	$session->value("CREATE SERVER $name FOREIGN DATA WRAPPER sixtyfour OPTIONS (base_url '$url', requests_per_minute '$rate')");
+	$session->value("CREATE USER MAPPING FOR PUBLIC SERVER $name OPTIONS (api_key '$key')");
+	return;
+}
+
+create_server('slow', 'api_second', 10);
+$session->value('SET sixtyfour.server = slow');
+my $many = SixtyfourTest::slow() ? 200 : 3000;
+is(value(qq(count(*) FROM (SELECT sixtyfour_enrich_lead_async(jsonb_build_object('name', 'Slow ' || i), '{"title":"their title"}') FROM generate_series(1, $many) i) s)),
+	$many, 'an account with more jobs than it may send');
+$mock->wait_for(path => '/enrich-lead-async', count => 1);
+$session->value('RESET sixtyfour.server');
+like(answer(ask('Quick')), qr/structured_data/, 'does not hold back another');
+my $urgent = ask('Urgent', 'priority => 1');
+like(answer($urgent), qr/structured_data/, 'again');
+cmp_ok(value("count(*) FROM sixtyfour.jobs WHERE server = 'slow' AND state = 'queued'"), '>', $many - 10, 'that goes at its own pace');
+is(value("sixtyfour_why(max(id)) FROM sixtyfour.jobs WHERE server = 'slow' AND state = 'queued'"),
+	q(It waits for its turn within the account's rate limit.), 'and says so');
+
+# the urgent ones of that account go first
+$session->value('SET sixtyfour.server = slow');
+my $first = ask('First of slow', 'priority => 1');
+$session->value('RESET sixtyfour.server');
+my $before = grep { /^Slow / } submitted();
+$session->value("SELECT sixtyfour_wait($first)");
+cmp_ok((grep { /^Slow / } submitted()) - $before, '<=', 3, 'an urgent job of it passes the others');
+
+# what has been asked before needs no leave
+$session->value('SET sixtyfour.server = slow');
+$session->value(q(ALTER SERVER slow OPTIONS (ADD daily_budget_cents '0')));
+my $again = ask('First of slow');
+like(answer($again), qr/structured_data/, 'a stored result answers while the budget is used up');
+is((grep { $_ eq 'First of slow' } submitted()), 1, 'without a call');
+$session->value('RESET sixtyfour.server');
+value("bool_and(sixtyfour_cancel(id)) FROM sixtyfour.jobs WHERE state = 'queued'");
+
+# ---- a job that comes late to its place ----
+
+my $slow_committer = SixtyfourTest::Session->new($node);
+$slow_committer->value('BEGIN');
+$slow_committer->value('SELECT now()');
+like(answer(ask('In between')), qr/structured_data/, 'a job of a later transaction');
+my $late = $slow_committer->value('SELECT sixtyfour_enrich_lead_async(' . question('Late') . ', run_at => now())');
+$slow_committer->value('COMMIT');
+is(value("(SELECT run_at FROM sixtyfour.jobs WHERE id = $late) < (SELECT max(run_at) FROM sixtyfour.jobs WHERE id < $late)"), 't',
+	'a job whose place was passed already');
+like(answer($late), qr/structured_data/, 'is found');
+
+# one whose time comes
+my $due = ask('Due', "run_at => now() + interval '400 ms'");
+my $after = ask('After');
+like(answer($after), qr/structured_data/, 'a job that is not due holds back no other');
+like(answer($due), qr/structured_data/, 'and goes when it is');
+is(value("c.created_at >= j.run_at FROM sixtyfour.jobs j JOIN sixtyfour.calls c ON c.id = j.call WHERE j.id = $due"), 't', 'not before');
+
+# what a transaction of a user holds
+my $holder = SixtyfourTest::Session->new($node);
+value('sixtyfour_pause()');
+my $held = ask('Held');
+my $free = ask('Free');
+$holder->value('BEGIN');
+$holder->value("SELECT sixtyfour_cancel($held)");
+value('sixtyfour_resume()');
+like(answer($free), qr/structured_data/, 'a job that a transaction holds keeps no other');
+is(job($held, 'state'), 'queued', 'it waits');
+$holder->value('ROLLBACK');
+like(answer($held), qr/structured_data/, 'and goes when it is let go');
+
+# ---- a request that cannot be made ----
+
+value('sixtyfour_pause()');
+my @leads = map { value(qq(sixtyfour_find_email_async('{"name":"Lead $_"}'))) } 1 .. 12;
+my $bad = $leads[6];
+my $alone = ask('Bad alone');
+# no function lets this into the queue, so it stands for whatever may go wrong there
+$session->value(qq(UPDATE sixtyfour.job SET body = '{}' WHERE id IN ($bad, $alone)));
+value('sixtyfour_resume()');
+like(answer($_), qr/email/, 'a lead that waits beside one whose request cannot be made has its answer')
+  foreach grep { $_ != $bad } @leads;
+foreach my $job ($bad, $alone)
+{
+	$node->poll_query_until('postgres', "SELECT state = 'failed' FROM sixtyfour.jobs WHERE id = $job")
+	  or die "job $job is " . job($job, 'state');
+	my $subject = $job == $bad ? 'lead' : 'lead_info';
+	is(job($job, "sqlstate || ' ' || message"), qq(22023 the request has no "$subject"), 'which fails and says why');
+}
+is(value("count(*) FROM sixtyfour.workers WHERE kind = 'worker' AND pid IS NOT NULL"), 1, 'the worker goes on');
+
+# ---- a task that nobody can ask about ----
+
+$mock->rule({ match => { path => '/enrich-lead-async', body_contains => '"Orphan"' }, task_seconds => 3600 });
+create_server('leaving', 'api_good', 0);
+$session->value('SET sixtyfour.server = leaving');
+my $orphan = ask('Orphan');
+$node->poll_query_until('postgres', "SELECT state = 'running' FROM sixtyfour.jobs WHERE id = $orphan");
+$session->value('RESET sixtyfour.server');
+$session->value('DROP USER MAPPING FOR PUBLIC SERVER leaving');
+my $call = job($orphan, 'call');
+$session->value("UPDATE sixtyfour.call SET accepted_at = now() - interval '5 h' WHERE id = $call");
+# a new worker reads it
+value("pg_terminate_backend(pid) FROM sixtyfour.workers WHERE kind = 'worker'");
+$node->poll_query_until('postgres', "SELECT state = 'uncertain' FROM sixtyfour.jobs WHERE id = $orphan")
+  or die 'it is ' . job($orphan, 'state');
+is(value("state || ': ' || message FROM sixtyfour.calls WHERE id = $call"),
+	'expired: the service could not be asked for the answer: user mapping not found for "postgres"', 'a task that cannot be asked about expires at its deadline');
+is(value("kind || ' ' || id FROM sixtyfour.attention WHERE id = $call"), "call $call", 'and a person must decide');
+
+is_deeply($mock->summary->{duplicates}, {}, 'nothing was bought twice');
+done_testing();

@@ -28,6 +28,7 @@
 
 #include "account.h"
 #include "compat.h"
+#include "errand.h"
 #include "ledger.h"
 #include "meter.h"
 #include "report.h"
@@ -376,7 +377,7 @@ change_job(SqlStatement *statement, int64 id)
 	changed = s64_sql_run(statement, &value, NULL) > 0;
 	s64_sql_end();
 	if (changed)
-		s64_roster_wake_at_commit(PROCESS_WORKER);
+		s64_errand_wake(PROCESS_WORKER);
 	return changed;
 }
 
@@ -477,7 +478,7 @@ sixtyfour_resolve(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("call " INT64_FORMAT " is not uncertain", call)));
 	s64_ledger_carry_waiting(call);
-	s64_roster_wake_at_commit(PROCESS_WORKER);
+	s64_errand_wake(PROCESS_WORKER);
 	PG_RETURN_VOID();
 }
 
@@ -603,6 +604,6 @@ sixtyfour_resume(PG_FUNCTION_ARGS)
 {
 	check_database_owner();
 	s64_ledger_resume();
-	s64_roster_wake_at_commit(PROCESS_WORKER);
+	s64_errand_wake(PROCESS_WORKER);
 	PG_RETURN_VOID();
 }

@@ -89,6 +89,21 @@ check_size(const JobKind *kind, const JobSpec *spec)
 						   (unsigned) VARSIZE(spec->body), max)));
 }
 
+/* Once per session: who queues without a worker should know. */
+static void
+warn_without_worker(void)
+{
+	static bool warned = false;
+
+	if (warned || s64_roster_is_there())
+		return;
+	warned = true;
+	ereport(WARNING,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("jobs are queued, but nobody works on them"),
+			 errhint("Add sixtyfour to \"shared_preload_libraries\" and restart the server.")));
+}
+
 void
 s64_queue_add(const JobKind *kind, const JobSpec *specs, int n, int64 *ids)
 {
@@ -103,6 +118,7 @@ s64_queue_add(const JobKind *kind, const JobSpec *specs, int n, int64 *ids)
 		return;
 	for (int i = 0; i < n; i++)
 		check_size(kind, &specs[i]);
+	warn_without_worker();
 	context = AllocSetContextCreate(CurrentMemoryContext, "sixtyfour enqueue",
 									ALLOCSET_DEFAULT_SIZES);
 	old = MemoryContextSwitchTo(context);

@@ -7,11 +7,14 @@
  */
 #include "postgres.h"
 
+#include "catalog/pg_authid.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "storage/proc.h"
+#include "utils/acl.h"
 #include "utils/timestamp.h"
 
+#include "compat.h"
 #include "place.h"
 #include "roster.h"
 
@@ -266,9 +269,18 @@ state_of(const Place *place, const Member *member, TimestampTz now)
 	return member->not_before > now ? "waiting to start" : "starting";
 }
 
-static RosterRow
-row_of(const Place *place, ProcessKind kind, const Member *member, TimestampTz now)
+/* May the current user see what comes from the jobs of others? */
+static bool
+may_see_all(void)
 {
+	return has_privs_of_role(GetUserId(), ROLE_PG_MONITOR) ||
+		s64_database_ownercheck(MyDatabaseId, GetUserId());
+}
+
+static RosterRow
+row_of(const Place *place, ProcessKind kind, const Member *member, bool see_all)
+{
+	TimestampTz now = GetCurrentTimestamp();
 	RosterRow	row = {0};
 
 	row.database = place != NULL ? place->database : InvalidOid;
@@ -277,33 +289,35 @@ row_of(const Place *place, ProcessKind kind, const Member *member, TimestampTz n
 	row.in_flight = member->in_flight;
 	row.last_turn = member->last_turn;
 	strlcpy(row.state, state_of(place, member, now), sizeof(row.state));
-	strlcpy(row.message, member->message, sizeof(row.message));
-	row.for_all = member->for_all;
+	row.hidden = !see_all && !member->for_all && member->message[0] != '\0';
+	if (!row.hidden)
+		strlcpy(row.message, member->message, sizeof(row.message));
 	return row;
 }
 
 RosterRow *
 s64_roster_rows(int *n)
 {
-	TimestampTz now = GetCurrentTimestamp();
 	RosterRow  *rows;
+	bool		see_all;
 
 	*n = 0;
 	if (s64_place_table == NULL)
 		return NULL;
+	see_all = may_see_all();
 	rows = palloc(sizeof(RosterRow) * (1 + S64_ROSTER_PLACES * S64_MEMBERS));
 	s64_place_lock_shared();
-	rows[(*n)++] = row_of(NULL, PROCESS_LAUNCHER, &s64_place_table->launcher, now);
+	rows[(*n)++] = row_of(NULL, PROCESS_LAUNCHER, &s64_place_table->launcher, see_all);
 	for (int i = 0; i < s64_place_table->nplaces; i++)
 	{
 		Place	   *place = &s64_place_table->places[i];
 
 		if (!OidIsValid(place->database))
 			continue;
-		rows[(*n)++] = row_of(place, PROCESS_WORKER, &place->members[0], now);
+		rows[(*n)++] = row_of(place, PROCESS_WORKER, &place->members[0], see_all);
 		/* an unknown database is only probed, by a worker */
 		if (place->extension == EXTENSION_PRESENT)
-			rows[(*n)++] = row_of(place, PROCESS_WRITER, &place->members[1], now);
+			rows[(*n)++] = row_of(place, PROCESS_WRITER, &place->members[1], see_all);
 	}
 	s64_place_unlock();
 	return rows;
@@ -312,14 +326,20 @@ s64_roster_rows(int *n)
 bool
 s64_roster_find(ProcessKind kind, RosterRow *row)
 {
-	TimestampTz now = GetCurrentTimestamp();
-	Place	   *place = kind == PROCESS_LAUNCHER ? NULL : s64_place_current();
+	Place	   *place = NULL;
+	Member	   *member = NULL;
+	bool		see_all;
 
-	if (s64_place_table == NULL || (kind != PROCESS_LAUNCHER && place == NULL))
+	if (s64_place_table == NULL)
 		return false;
+	see_all = may_see_all();
 	s64_place_lock_shared();
-	*row = row_of(place, kind, kind == PROCESS_LAUNCHER ? &s64_place_table->launcher
-				  : s64_member_of(place, kind), now);
+	if (kind == PROCESS_LAUNCHER)
+		member = &s64_place_table->launcher;
+	else if ((place = s64_place_find(MyDatabaseId)) != NULL)
+		member = s64_member_of(place, kind);
+	if (member != NULL)
+		*row = row_of(place, kind, member, see_all);
 	s64_place_unlock();
-	return true;
+	return member != NULL;
 }

@@ -81,8 +81,7 @@ extern bool s64_roster_leave(TimestampTz again);
 
 /*
  * Say what this process does, and that it made a turn; and what is wrong
- * (NULL: nothing).  Shown in sixtyfour.workers, what is wrong only to those who
- * may see everybody's jobs.
+ * (NULL: nothing).  Shown in sixtyfour.workers; what is wrong not to everybody.
  */
 extern void s64_roster_report(const char *state, int in_flight);
 extern void s64_roster_say(const char *message);
@@ -101,10 +100,14 @@ typedef struct RosterRow
 	TimestampTz last_turn;		/* 0: none yet */
 	char		state[S64_ROSTER_STATE_LEN];
 	char		message[S64_ROSTER_MESSAGE_LEN];
-	bool		for_all;		/* everybody may see the message */
+	bool		hidden;			/* the message, from the current user */
 } RosterRow;
 
-/* All processes, palloc'd */
+/*
+ * All processes, palloc'd.  Messages may come from the jobs of others: who
+ * neither is a member of pg_monitor nor owns the database sees only those of
+ * s64_roster_say_to_all(), and an empty one in place of others.
+ */
 extern RosterRow *s64_roster_rows(int *n);
 
 /*

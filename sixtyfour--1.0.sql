@@ -717,5 +717,5 @@ COMMENT ON COLUMN sixtyfour.workers.pid IS 'NULL: not running';
 COMMENT ON COLUMN sixtyfour.workers.state IS
 'what the process is doing; or, while it is not running: asleep (nothing to do), starting, waiting to start (see message), kept away (by a command such as DROP DATABASE or ALTER EXTENSION), not allowed (by sixtyfour.databases, or a template)';
 COMMENT ON COLUMN sixtyfour.workers.last_turn IS 'when it last looked for something to do';
-COMMENT ON COLUMN sixtyfour.workers.in_flight IS 'requests that await their reply';
+COMMENT ON COLUMN sixtyfour.workers.in_flight IS 'requests and tasks under way';
 COMMENT ON COLUMN sixtyfour.workers.message IS 'what is wrong, or why it last ended';

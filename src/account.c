@@ -475,6 +475,12 @@ get_server(const char *name, Oid userid, bool spend)
 	return server;
 }
 
+void
+s64_account_check_server(const char *name, Oid userid)
+{
+	(void) get_server(name, userid, true);
+}
+
 static Account *
 read_account(const char *server_name, Oid userid, bool spend)
 {

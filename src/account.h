@@ -36,6 +36,12 @@ typedef struct Account
 } Account;
 
 /*
+ * Is there such a server, and may userid spend over it?  Raises the errors of
+ * s64_account_get(), apart from those about mapping and key.
+ */
+extern void s64_account_check_server(const char *name, Oid userid);
+
+/*
  * The account that a server and userid's (or PUBLIC's) user mapping for it
  * name, allocated in the current memory context.  Needs a transaction.
  *

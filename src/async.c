@@ -18,31 +18,16 @@
 #include "account.h"
 #include "compat.h"
 #include "guc.h"
+#include "json.h"
 #include "operation.h"
 #include "queue.h"
 #include "request.h"
-#include "roster.h"
 #include "sql.h"
 
 #define DEFAULT_PRIORITY 100
 
 S64_FUNCTION(sixtyfour_call_async);
 S64_FUNCTION(sixtyfour_bulk_async);
-
-/* Once per session: who queues without a worker should know. */
-static void
-warn_without_worker(void)
-{
-	static bool warned = false;
-
-	if (warned || s64_roster_is_there())
-		return;
-	warned = true;
-	ereport(WARNING,
-			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("jobs are queued, but nobody works on them"),
-			 errhint("Add sixtyfour to \"shared_preload_libraries\" and restart the server.")));
-}
 
 /*
  * The kind of the jobs that a call asks for.  The right to spend is checked
@@ -84,7 +69,6 @@ sixtyfour_call_async(PG_FUNCTION_ARGS)
 	spec.body = s64_request_normalize(operation->endpoint,
 									  s64_operation_body(fcinfo, operation));
 	kind = make_kind(fcinfo, operation);
-	warn_without_worker();
 	s64_queue_add(&kind, &spec, 1, &id);
 	PG_RETURN_INT64(id);
 }
@@ -111,11 +95,8 @@ make_lead_body(const Endpoint *endpoint, const JsonbValue *lead, Jsonb *argument
 			pushJsonbValue(&state, WJB_VALUE, &v);
 		}
 	}
-	key.type = jbvString;
-	key.val.string.val = (char *) endpoint->fields[0].name;
-	key.val.string.len = strlen(endpoint->fields[0].name);
+	s64_json_push_key(&state, endpoint->fields[0].name);
 	v = *lead;
-	pushJsonbValue(&state, WJB_KEY, &key);
 	pushJsonbValue(&state, WJB_VALUE, &v);
 	pushJsonbValue(&state, WJB_END_OBJECT, NULL);
 	return s64_request_normalize(endpoint, JsonbValueToJsonb(state.result));
@@ -149,7 +130,6 @@ sixtyfour_bulk_async(PG_FUNCTION_ARGS)
 									   getIthJsonbValueFromContainer(&leads->root, i),
 									   arguments);
 	kind = make_kind(fcinfo, operation);
-	warn_without_worker();
 	s64_queue_add(&kind, specs, n, ids);
 	PG_RETURN_DATUM(s64_sql_int8_array(ids, n));
 }

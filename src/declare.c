@@ -12,12 +12,8 @@
 
 #include "access/relation.h"
 #include "catalog/catalog.h"
-#include "catalog/dependency.h"
 #include "catalog/pg_class.h"
-#include "catalog/pg_foreign_data_wrapper.h"
 #include "catalog/pg_type.h"
-#include "commands/extension.h"
-#include "foreign/foreign.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/array.h"
@@ -26,6 +22,7 @@
 #include "utils/lsyscache.h"
 #include "utils/timestamp.h"
 
+#include "account.h"
 #include "columns.h"
 #include "compat.h"
 #include "enrichment.h"
@@ -300,31 +297,13 @@ read_output(Declaration *d)
 
 /* ---- the rest ---- */
 
-static void
-check_usage(Oid server, const char *name, Oid user)
-{
-	AclResult	result = s64_server_aclcheck(server, user, ACL_USAGE);
-
-	if (result != ACLCHECK_OK)
-		aclcheck_error(result, OBJECT_FOREIGN_SERVER, name);
-}
-
 /* The server must be there, and the caller, and an owner who pays, may use it. */
 static void
 check_server(const Declaration *d)
 {
-	ForeignServer *server = GetForeignServerByName(s64_guc_server, true);
-
-	if (server == NULL ||
-		getExtensionOfObject(ForeignDataWrapperRelationId, server->fdwid) !=
-		get_extension_oid("sixtyfour", true))
-		refuse(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,
-			   psprintf("there is no server \"%s\" of foreign-data wrapper sixtyfour",
-						s64_guc_server),
-			   "Use CREATE SERVER, or set \"sixtyfour.server\" to the server to use.");
-	check_usage(server->serverid, server->servername, GetUserId());
+	s64_account_check_server(s64_guc_server, GetUserId());
 	if (strcmp(d->payer, "owner") == 0)
-		check_usage(server->serverid, server->servername, d->target->rd_rel->relowner);
+		s64_account_check_server(s64_guc_server, d->target->rd_rel->relowner);
 }
 
 static void

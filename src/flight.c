@@ -15,6 +15,7 @@
 #include "flight.h"
 #include "guc.h"
 #include "http.h"
+#include "report.h"
 #include "sql.h"
 
 static int	under_way = 0;
@@ -126,6 +127,7 @@ s64_flight_next(void)
 	s64_sql_start_transaction();
 	read_outcome(flight);
 	CommitTransactionCommand();
+	s64_report_log(flight->outcome, flight->request->what);
 	s64_http_finish(transfer);
 	flight->transfer = NULL;
 	count(flight, -1);

@@ -28,6 +28,7 @@
 
 #include "account.h"
 #include "compat.h"
+#include "errand.h"
 #include "ledger.h"
 #include "meter.h"
 #include "report.h"
@@ -376,7 +377,7 @@ change_job(SqlStatement *statement, int64 id)
 	changed = s64_sql_run(statement, &value, NULL) > 0;
 	s64_sql_end();
 	if (changed)
-		s64_roster_wake_at_commit(PROCESS_WORKER);
+		s64_errand_wake(PROCESS_WORKER);
 	return changed;
 }
 
@@ -477,7 +478,7 @@ sixtyfour_resolve(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("call " INT64_FORMAT " is not uncertain", call)));
 	s64_ledger_carry_waiting(call);
-	s64_roster_wake_at_commit(PROCESS_WORKER);
+	s64_errand_wake(PROCESS_WORKER);
 	PG_RETURN_VOID();
 }
 
@@ -509,11 +510,35 @@ why_account(const Job *job, const Account *account)
 	return "It waits for its turn within the account's rate limit.";
 }
 
+/* What keeps this database's worker from working?  NULL if nothing does. */
+static char *
+why_no_worker(void)
+{
+	RosterRow	row;
+
+	if (RecoveryInProgress())
+		return "Nobody works on it: this server is a standby.";
+	if (s64_roster_find(PROCESS_LAUNCHER, &row) && row.pid == 0)
+		return "Nobody works on it: the launcher is not running; see the server log.";
+	if (!s64_roster_find(PROCESS_WORKER, &row))
+		return NULL;
+	if (strcmp(row.state, "not allowed") == 0)
+		return "Nobody works on it: \"sixtyfour.databases\" does not name this database, or it is a template.";
+	if (strcmp(row.state, "kept away") == 0)
+		return "Nobody works on it until a command that keeps the worker away, such as ALTER EXTENSION, has ended.";
+	if (row.hidden)
+		return "The worker of this database has failed, and tries again; its owner sees why in sixtyfour.workers.";
+	if (row.message[0] != '\0')
+		return psprintf("The worker of this database cannot work: %s.", row.message);
+	return NULL;
+}
+
 static char *
 why_queued(const Job *job)
 {
 	Account    *account;
 	ErrorData  *error;
+	char	   *no_worker;
 
 	if (job->foreign)
 		return "It was queued in a database that this one is a copy of, and waits for sixtyfour_resume().";
@@ -523,6 +548,9 @@ why_queued(const Job *job)
 		return "The queue of this database is paused until sixtyfour_resume().";
 	if (job->uncommitted)
 		return "It is sent when this transaction commits.";
+	no_worker = why_no_worker();
+	if (no_worker != NULL)
+		return no_worker;
 	account = s64_account_try(job->server, job->payer, true, &error);
 	if (account == NULL && GetUserNameFromId(job->payer, true) == NULL)
 		return "It is never sent, as the role that was to pay for it was dropped.";
@@ -603,6 +631,6 @@ sixtyfour_resume(PG_FUNCTION_ARGS)
 {
 	check_database_owner();
 	s64_ledger_resume();
-	s64_roster_wake_at_commit(PROCESS_WORKER);
+	s64_errand_wake(PROCESS_WORKER);
 	PG_RETURN_VOID();
 }

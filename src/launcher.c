@@ -34,6 +34,7 @@
 #include "compat.h"
 #include "guc.h"
 #include "launcher.h"
+#include "order.h"
 #include "roster.h"
 
 #define RESTART_TIME	5		/* s, of the launcher itself */
@@ -79,10 +80,10 @@ is_listed(List *names, const char *name)
 	return false;
 }
 
-static RosterDatabase
+static OrderDatabase
 judge_database(Form_pg_database form, List *names)
 {
-	RosterDatabase database;
+	OrderDatabase database;
 
 	database.oid = form->oid;
 	database.allowed = form->datallowconn && !form->datistemplate &&
@@ -92,11 +93,11 @@ judge_database(Form_pg_database form, List *names)
 }
 
 /* All databases, in the current memory context, which a transaction resets */
-static RosterDatabase *
+static OrderDatabase *
 read_databases(int *n)
 {
 	int			room = 64;
-	RosterDatabase *databases = palloc(sizeof(RosterDatabase) * room);
+	OrderDatabase *databases = palloc(sizeof(OrderDatabase) * room);
 	char	   *setting = pstrdup(s64_guc_databases);
 	List	   *names = NIL;
 	Relation	rel = table_open(DatabaseRelationId, AccessShareLock);
@@ -110,7 +111,7 @@ read_databases(int *n)
 		if (*n == room)
 		{
 			room *= 2;
-			databases = repalloc(databases, sizeof(RosterDatabase) * room);
+			databases = repalloc(databases, sizeof(OrderDatabase) * room);
 		}
 		databases[(*n)++] = judge_database((Form_pg_database) GETSTRUCT(tuple), names);
 	}
@@ -121,7 +122,7 @@ read_databases(int *n)
 
 /* Forget the dropped ones, so that a new one with an old number is probed. */
 static void
-forget_dropped(const RosterDatabase *databases, int n)
+forget_dropped(const OrderDatabase *databases, int n)
 {
 	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
 	List	   *rest = NIL;
@@ -139,16 +140,16 @@ forget_dropped(const RosterDatabase *databases, int n)
 static void
 rescan(void)
 {
-	RosterDatabase *databases;
+	OrderDatabase *databases;
 	int			n;
 	bool		all;
 
-	if (!s64_roster_must_rescan())
+	if (!s64_order_must_rescan())
 		return;
 	StartTransactionCommand();
 	databases = read_databases(&n);
 	forget_dropped(databases, n);
-	all = s64_roster_sync(databases, n);
+	all = s64_order_sync(databases, n);
 	CommitTransactionCommand();
 	if (!all && !said_too_many)
 		ereport(LOG,
@@ -174,8 +175,8 @@ has_ended(int place, ProcessKind kind)
 	pfree(*handle);
 	*handle = NULL;
 	/* the postmaster could not start it, or it failed before it could enter */
-	s64_roster_not_started(place, kind, GetCurrentTimestamp(),
-						   "the process could not be started; see the server log");
+	s64_order_not_started(place, kind, GetCurrentTimestamp(),
+						  "the process could not be started; see the server log");
 	return true;
 }
 
@@ -183,7 +184,7 @@ static void
 tidy(int place)
 {
 	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
-	Oid			database = s64_roster_tidy(place);
+	Oid			database = s64_order_tidy(place);
 
 	if (OidIsValid(database))
 		without = list_append_unique_oid(without, database);
@@ -195,13 +196,13 @@ tidy(int place)
  * which more may be due.
  */
 static int
-collect_due(RosterOrder *orders, TimestampTz now, TimestampTz *next)
+collect_due(Order *orders, TimestampTz now, TimestampTz *next)
 {
 	int			probes = Max(max_worker_processes / PROBE_SHARE, 1) -
-		s64_roster_probing();
+		s64_order_probing();
 	int			n = 0;
 
-	for (int place = 0; place < s64_roster_places(); place++)
+	for (int place = 0; place < s64_order_places(); place++)
 	{
 		bool		ended = true;
 
@@ -211,7 +212,7 @@ collect_due(RosterOrder *orders, TimestampTz now, TimestampTz *next)
 			orders[n].kind = kind;
 			if (!has_ended(place, kind))
 				ended = false;
-			else if (s64_roster_due(&orders[n], probes > 0, now, next))
+			else if (s64_order_due(&orders[n], probes > 0, now, next))
 				probes -= orders[n++].probe;
 		}
 		if (ended)
@@ -221,7 +222,7 @@ collect_due(RosterOrder *orders, TimestampTz now, TimestampTz *next)
 }
 
 static bool
-start(const RosterOrder *order)
+start(const Order *order)
 {
 	BackgroundWorker worker = {0};
 	MemoryContext old;
@@ -247,7 +248,7 @@ start(const RosterOrder *order)
 }
 
 static void
-report_too_few(const RosterOrder *orders, int n, TimestampTz now)
+report_too_few(const Order *orders, int n, TimestampTz now)
 {
 	int			enough = max_worker_processes + n;
 	char		message[S64_ROSTER_MESSAGE_LEN];
@@ -256,7 +257,7 @@ report_too_few(const RosterOrder *orders, int n, TimestampTz now)
 			 "no background worker slot is free: set max_worker_processes to at least %d",
 			 enough);
 	for (int i = 0; i < n; i++)
-		s64_roster_not_started(orders[i].place, orders[i].kind, now, message);
+		s64_order_not_started(orders[i].place, orders[i].kind, now, message);
 	if (!said_too_few)
 		ereport(LOG,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
@@ -270,7 +271,7 @@ report_too_few(const RosterOrder *orders, int n, TimestampTz now)
 
 /* Start what is due; returns when more may be due. */
 static TimestampTz
-start_due(RosterOrder *orders)
+start_due(Order *orders)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz next = DT_NOEND;
@@ -314,13 +315,13 @@ reload(void)
 		return;
 	ConfigReloadPending = false;
 	ProcessConfigFile(PGC_SIGHUP);
-	s64_roster_rescan();
+	s64_order_rescan();
 }
 
 void
 s64_launcher_main(Datum arg)
 {
-	RosterOrder *orders;
+	Order *orders;
 
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, die);
@@ -328,9 +329,10 @@ s64_launcher_main(Datum arg)
 
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
 	orders = MemoryContextAlloc(TopMemoryContext,
-								sizeof(RosterOrder) * (S64_ROSTER_PLACES * 2 + 1));
+								sizeof(Order) * (S64_ROSTER_PLACES * 2 + 1));
 	if (s64_roster_enter(PROCESS_LAUNCHER, InvalidOid))
 	{
+		s64_order_begin();
 		while (!ProcDiePending)
 		{
 			/* DROP DATABASE and others wait for every process (ProcSignalBarrier) */

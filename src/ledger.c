@@ -18,8 +18,8 @@
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 
+#include "errand.h"
 #include "ledger.h"
-#include "roster.h"
 #include "sql.h"
 
 #define OPEN_CALL "('sending', 'accepted', 'uncertain', 'expired')"
@@ -432,7 +432,7 @@ run_carry(SqlStatement *statement, Datum *values, bool *delivering)
 	queued = DatumGetBool(s64_sql_value(0, 4, &isnull));
 	s64_sql_end();
 	if (queued)
-		s64_roster_wake_at_commit(PROCESS_WORKER);
+		s64_errand_wake(PROCESS_WORKER);
 	return moved;
 }
 
@@ -452,7 +452,7 @@ s64_ledger_carry_waiting(int64 call)
 
 	run_carry(&carry_waiting, values, &delivering);
 	if (delivering)
-		s64_roster_wake_at_commit(PROCESS_WRITER);
+		s64_errand_wake(PROCESS_WRITER);
 }
 
 uint64

@@ -9,15 +9,14 @@
 
 #include "fmgr.h"
 #include "miscadmin.h"
-#include "storage/ipc.h"
 #include "storage/lwlock.h"
-#include "storage/shmem.h"
 #include "utils/memutils.h"
 
 #include "budget.h"
 #include "compat.h"
 #include "meter.h"
 #include "ratelimit.h"
+#include "shmem.h"
 
 #define MAX_ACCOUNTS 1024
 #define FULL_WAIT INT64CONST(1000000)	/* µs, for a place in the table */
@@ -43,42 +42,14 @@ S64_FUNCTION(sixtyfour_warn_preload);
 static Table *table = NULL;
 static LWLock *table_lock = NULL;	/* NULL while the table is the session's */
 
-static shmem_request_hook_type prev_shmem_request_hook = NULL;
-static shmem_startup_hook_type prev_shmem_startup_hook = NULL;
-
-static void
-request_shmem(void)
-{
-	if (prev_shmem_request_hook)
-		prev_shmem_request_hook();
-	RequestAddinShmemSpace(MAXALIGN(sizeof(Table)));
-	RequestNamedLWLockTranche("sixtyfour", 1);
-}
-
-static void
-startup_shmem(void)
-{
-	bool		found;
-
-	if (prev_shmem_startup_hook)
-		prev_shmem_startup_hook();
-	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
-	table = ShmemInitStruct("sixtyfour meter", sizeof(Table), &found);
-	if (!found)
-		memset(table, 0, sizeof(Table));
-	table_lock = &(GetNamedLWLockTranche("sixtyfour"))[0].lock;
-	LWLockRelease(AddinShmemInitLock);
-}
-
 void
 s64_meter_init(void)
 {
-	if (!process_shared_preload_libraries_in_progress)
-		return;
-	prev_shmem_request_hook = shmem_request_hook;
-	shmem_request_hook = request_shmem;
-	prev_shmem_startup_hook = shmem_startup_hook;
-	shmem_startup_hook = startup_shmem;
+	static const ShmemPart part = {
+		"sixtyfour meter", sizeof(Table), NULL, (void **) &table, &table_lock
+	};
+
+	s64_shmem_add(&part);
 }
 
 /* Would a fresh slot say the same?  Then this one may be forgotten. */

@@ -17,6 +17,7 @@
 
 #include "compat.h"
 #include "encoding.h"
+#include "json.h"
 #include "operation.h"
 
 #define NAME_PREFIX "sixtyfour_"
@@ -121,17 +122,6 @@ push_argument(JsonbInState *state, Oid type, Datum arg)
 	pushJsonbValue(state, WJB_VALUE, &v);
 }
 
-static void
-push_key(JsonbInState *state, const char *name)
-{
-	JsonbValue	key;
-
-	key.type = jbvString;
-	key.val.string.val = (char *) name;
-	key.val.string.len = strlen(name);
-	pushJsonbValue(state, WJB_KEY, &key);
-}
-
 /* Does the call give an argument of that name? */
 static bool
 is_given(FunctionCallInfo fcinfo, const Operation *operation,
@@ -196,7 +186,7 @@ s64_operation_body(FunctionCallInfo fcinfo, const Operation *operation)
 			push_options(&state, fcinfo, operation, PG_GETARG_JSONB_P(i));
 			continue;
 		}
-		push_key(&state, name);
+		s64_json_push_key(&state, name);
 		push_argument(&state, operation->types[i], PG_GETARG_DATUM(i));
 	}
 	pushJsonbValue(&state, WJB_END_OBJECT, NULL);

@@ -26,8 +26,9 @@
 
 /*
  * Enter the roster, connect to the database and run work() there, unless the
- * process is not wanted or the extension is not installed.  Returning ends
- * the process with status 0.  An error ends it with status 1, and its message
+ * process is not wanted or the extension is not installed.  Where its version
+ * is not that of this library, work() waits until it is.  Returning ends the
+ * process with status 0.  An error ends it with status 1, and its message
  * is shown in sixtyfour.workers.  Another one is started after a pause, unless
  * s64_roster_leave() or s64_roster_found_no_extension() was called before, and
  * without a pause if it was told to leave, once that is over.
@@ -41,5 +42,11 @@ extern void s64_process_run(ProcessKind kind, Oid database, void (*work) (void))
  * there (die(), CHECK_FOR_INTERRUPTS()).
  */
 extern bool s64_process_goes_on(void);
+
+/*
+ * Leave the message of the error that is being handled in the roster.  Leaves
+ * TopMemoryContext as the current context.
+ */
+extern void s64_process_say_error(void);
 
 #endif							/* S64_PROCESS_H */

@@ -17,6 +17,7 @@
 #include "compat.h"
 #include "delivery.h"
 #include "enrichment.h"
+#include "errand.h"
 #include "roster.h"
 #include "sql.h"
 
@@ -196,6 +197,6 @@ sixtyfour_reapply(PG_FUNCTION_ARGS)
 	int64		n = s64_delivery_again(e->id);
 
 	if (n > 0)
-		s64_roster_wake_at_commit(PROCESS_WRITER);
+		s64_errand_wake(PROCESS_WRITER);
 	PG_RETURN_INT64(n);
 }

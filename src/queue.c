@@ -14,6 +14,7 @@
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
+#include "errand.h"
 #include "guc.h"
 #include "queue.h"
 #include "request.h"
@@ -88,6 +89,21 @@ check_size(const JobKind *kind, const JobSpec *spec)
 						   (unsigned) VARSIZE(spec->body), max)));
 }
 
+/* Once per session: who queues without a worker should know. */
+static void
+warn_without_worker(void)
+{
+	static bool warned = false;
+
+	if (warned || s64_roster_is_there())
+		return;
+	warned = true;
+	ereport(WARNING,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("jobs are queued, but nobody works on them"),
+			 errhint("Add sixtyfour to \"shared_preload_libraries\" and restart the server.")));
+}
+
 void
 s64_queue_add(const JobKind *kind, const JobSpec *specs, int n, int64 *ids)
 {
@@ -102,6 +118,7 @@ s64_queue_add(const JobKind *kind, const JobSpec *specs, int n, int64 *ids)
 		return;
 	for (int i = 0; i < n; i++)
 		check_size(kind, &specs[i]);
+	warn_without_worker();
 	context = AllocSetContextCreate(CurrentMemoryContext, "sixtyfour enqueue",
 									ALLOCSET_DEFAULT_SIZES);
 	old = MemoryContextSwitchTo(context);
@@ -128,7 +145,7 @@ s64_queue_add(const JobKind *kind, const JobSpec *specs, int n, int64 *ids)
 	for (uint64 i = 0; ids != NULL && i < rows; i++)
 		ids[i] = s64_sql_int8(i, 1);
 	s64_sql_end();
-	s64_roster_wake_at_commit(PROCESS_WORKER);
+	s64_errand_wake(PROCESS_WORKER);
 
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(context);

@@ -5,7 +5,8 @@
  *
  * The statements run as the extension's owner, in the caller's transaction:
  * a ROLLBACK takes the jobs back, and nothing is sent before COMMIT.  The
- * worker is woken once, at commit.
+ * worker is woken once, at commit.  Where there can be none, the session is
+ * warned, once.
  *
  *-------------------------------------------------------------------------
  */

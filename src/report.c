@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * report.c
- *		Turns an outcome into the error that the user reads.
+ *		Turns an outcome into the error that the user reads, or the log.
  *
  *-------------------------------------------------------------------------
  */
@@ -9,6 +9,7 @@
 
 #include "utils/builtins.h"
 
+#include "guc.h"
 #include "report.h"
 
 #define MAYBE_BILLED \
@@ -175,4 +176,23 @@ s64_report_uncertain(int64 call, const char *detail)
 			 detail ? errdetail_internal("%s", detail) : 0,
 			 errhint("Look at the account at the service, then use sixtyfour_resolve(" INT64_FORMAT ", 'resubmit' | 'abandon' | task id).",
 					 call)));
+}
+
+void
+s64_report_log(const Outcome *outcome, const char *what)
+{
+	if (s64_guc_log_min_duration < 0 ||
+		outcome->elapsed < (int64) s64_guc_log_min_duration * 1000)
+		return;
+	if (outcome->status != 0)
+		ereport(LOG,
+				(errmsg("sixtyfour: %s answered with HTTP status %d after %.3f ms",
+						what, outcome->status, outcome->elapsed / 1000.0),
+				 errhidecontext(true)));
+	else
+		ereport(LOG,
+				(errmsg("sixtyfour: %s not answered after %.3f ms: %s",
+						what, outcome->elapsed / 1000.0,
+						outcome->said ? outcome->said : "no reply"),
+				 errhidecontext(true)));
 }

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * report.h
- *		Turns an outcome into the error that the user reads.
+ *		Turns an outcome into the error that the user reads, or the log.
  *
  *-------------------------------------------------------------------------
  */
@@ -40,5 +40,8 @@ pg_noreturn extern void s64_report_no_slot(const char *what,
 pg_noreturn extern void s64_report_no_budget(const char *what,
 								 const Account *account, int64 cents,
 								 int64 spent);
+
+/* Log a request that took as long as sixtyfour.log_min_duration says. */
+extern void s64_report_log(const Outcome *outcome, const char *what);
 
 #endif							/* S64_REPORT_H */

@@ -16,6 +16,7 @@
 #include "digest.h"
 #include "encoding.h"
 #include "guc.h"
+#include "json.h"
 #include "request.h"
 
 #define ASSUMED_PRICE	500		/* cents of a request whose price nobody knows */
@@ -170,17 +171,6 @@ push_members_but(JsonbInState *state, Jsonb *object, const char *but)
 	}
 }
 
-static void
-push_key(JsonbInState *state, const char *name)
-{
-	JsonbValue	key;
-
-	key.type = jbvString;
-	key.val.string.val = (char *) name;
-	key.val.string.len = strlen(name);
-	pushJsonbValue(state, WJB_KEY, &key);
-}
-
 Jsonb *
 s64_request_manner(const Endpoint *endpoint, Jsonb *body)
 {
@@ -200,7 +190,7 @@ make_bulk_body(const Endpoint *endpoint, Jsonb **bodies, int n)
 
 	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
 	push_members_but(&state, bodies[0], endpoint->fields[0].name);
-	push_key(&state, "leads");
+	s64_json_push_key(&state, "leads");
 	pushJsonbValue(&state, WJB_BEGIN_ARRAY, NULL);
 	for (int i = 0; i < n; i++)
 	{

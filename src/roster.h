@@ -1,13 +1,11 @@
 /*-------------------------------------------------------------------------
  *
  * roster.h
- *		Who works for which database: the background processes in shared memory.
+ *		Who works for which database: the background processes.
  *
  * Each database that has the extension has a worker (which speaks to the
  * service) and a writer (which brings results home).  The launcher starts
- * them; they leave when idle, and a wake-up brings them back.  Everything here
- * works on a small table in shared memory under one LWLock, never held while
- * anything can fail or wait.  No pointers are stored there.
+ * them; they leave when idle, and a wake-up brings them back.
  *
  * All functions do nothing, or say "not there", where the library is not
  * preloaded.
@@ -19,19 +17,7 @@
 
 #include "datatype/timestamp.h"
 
-typedef enum ProcessKind
-{
-	PROCESS_LAUNCHER,
-	PROCESS_WORKER,
-	PROCESS_WRITER
-} ProcessKind;
-
-#define S64_ROSTER_PLACES 1024	/* databases with the extension */
-#define S64_ROSTER_STATE_LEN 32
-#define S64_ROSTER_MESSAGE_LEN 160
-
-/* Ask for shared memory, when the postmaster loads us.  From _PG_init. */
-extern void s64_roster_init(void);
+#include "kind.h"
 
 /* Is there shared memory, so that there can be workers? */
 extern bool s64_roster_is_there(void);
@@ -39,14 +25,9 @@ extern bool s64_roster_is_there(void);
 /* ---- of sessions ---- */
 
 /*
- * Wake the current database's process of this kind when the transaction
- * commits; nothing happens if it, or the subtransaction, aborts.  Costs one
- * flag; the callback is registered once per session.  A transaction that is
- * prepared wakes both at COMMIT PREPARED, in whatever session (utility hook).
+ * Wake a database's process of this kind now (see errand.h for later).  The
+ * launcher belongs to no database: InvalidOid.
  */
-extern void s64_roster_wake_at_commit(ProcessKind kind);
-
-/* Wake it now.  The launcher belongs to no database: InvalidOid. */
 extern void s64_roster_wake(Oid database, ProcessKind kind);
 
 /*
@@ -100,87 +81,15 @@ extern bool s64_roster_leave(TimestampTz again);
 
 /*
  * Say what this process does, and that it made a turn; and what is wrong
- * (NULL: nothing).  Shown in sixtyfour.workers.
+ * (NULL: nothing).  Shown in sixtyfour.workers; what is wrong not to everybody.
  */
 extern void s64_roster_report(const char *state, int in_flight);
 extern void s64_roster_say(const char *message);
 
-/* ---- of the utility hook ---- */
+/* Say what is wrong where it concerns no jobs, so that everybody may know. */
+extern void s64_roster_say_to_all(const char *message);
 
-/*
- * End a database's processes and keep them from coming back until
- * s64_roster_allow() or the end of the transaction; returns when they are gone.
- * Interruptible.
- */
-extern void s64_roster_stop(Oid database);
-extern void s64_roster_allow(Oid database);
-
-/*
- * When this transaction commits, the current database has the extension; or
- * has not, as far as the transaction can see: then it is probed again.
- */
-extern void s64_roster_extension_at_commit(bool present);
-
-/* When this transaction commits, the launcher reads pg_database again. */
-extern void s64_roster_rescan_at_commit(void);
-
-/* ---- of the launcher ---- */
-
-/* A database, as far as the launcher knows */
-typedef struct RosterDatabase
-{
-	Oid			oid;
-	bool		allowed;		/* to have processes */
-	bool		known_without;	/* the extension: not to be probed again */
-} RosterDatabase;
-
-/* Must pg_database be read (again)? */
-extern bool s64_roster_must_rescan(void);
-
-/* Read pg_database again when it is next asked. */
-extern void s64_roster_rescan(void);
-
-/*
- * These are all databases.  New ones get a place, and are probed; processes
- * of those that are gone, or not allowed any more, are told to leave.  Returns
- * false if the table is full.
- */
-extern bool s64_roster_sync(const RosterDatabase *databases, int n);
-
-/* Places are numbered from 0, and this is the end. */
-extern int	s64_roster_places(void);
-
-/* How many databases are being probed for the extension? */
-extern int	s64_roster_probing(void);
-
-/* A process that may be started: place and kind are asked, the rest is told */
-typedef struct RosterOrder
-{
-	int			place;
-	ProcessKind kind;
-	Oid			database;
-	bool		probe;			/* it is not known to have the extension */
-} RosterOrder;
-
-/*
- * Is this process to be started now?  If so, it counts as being started.  If
- * not, *next is lowered to when it may be.
- */
-extern bool s64_roster_due(RosterOrder *order, bool may_probe, TimestampTz now,
-						   TimestampTz *next);
-
-/* If it has not come yet, it will not: try again later, and say why. */
-extern void s64_roster_not_started(int place, ProcessKind kind,
-								   TimestampTz now, const char *message);
-
-/*
- * Give up the place of a database that is gone or has not the extension, once
- * no process is there.  Returns the database if it just has not the extension,
- * else InvalidOid.
- */
-extern Oid	s64_roster_tidy(int place);
-
-/* ---- for sixtyfour.workers ---- */
+/* ---- for those who want to know ---- */
 
 typedef struct RosterRow
 {
@@ -191,9 +100,20 @@ typedef struct RosterRow
 	TimestampTz last_turn;		/* 0: none yet */
 	char		state[S64_ROSTER_STATE_LEN];
 	char		message[S64_ROSTER_MESSAGE_LEN];
+	bool		hidden;			/* the message, from the current user */
 } RosterRow;
 
-/* All processes, palloc'd */
+/*
+ * All processes, palloc'd.  Messages may come from the jobs of others: who
+ * neither is a member of pg_monitor nor owns the database sees only those of
+ * s64_roster_say_to_all(), and an empty one in place of others.
+ */
 extern RosterRow *s64_roster_rows(int *n);
+
+/*
+ * That of the current database, or the launcher's.  False if there is no such
+ * row.
+ */
+extern bool s64_roster_find(ProcessKind kind, RosterRow *row);
 
 #endif							/* S64_ROSTER_H */

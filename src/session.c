@@ -12,7 +12,6 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-#include "guc.h"
 #include "http.h"
 #include "meter.h"
 #include "outcome.h"
@@ -118,26 +117,6 @@ settle_money(Exchange *exchange, const Outcome *outcome)
 					 exchange->reserved_at);
 }
 
-static void
-log_exchange(const Exchange *exchange, const Outcome *outcome)
-{
-	if (s64_guc_log_min_duration < 0 ||
-		outcome->elapsed < (int64) s64_guc_log_min_duration * 1000)
-		return;
-	if (outcome->status != 0)
-		ereport(LOG,
-				(errmsg("sixtyfour: %s answered with HTTP status %d after %.3f ms",
-						exchange->request->what, outcome->status,
-						outcome->elapsed / 1000.0),
-				 errhidecontext(true)));
-	else
-		ereport(LOG,
-				(errmsg("sixtyfour: %s not answered after %.3f ms: %s",
-						exchange->request->what, outcome->elapsed / 1000.0,
-						outcome->said ? outcome->said : "no reply"),
-				 errhidecontext(true)));
-}
-
 /*
  * A transfer ends in an error, or the process ends.  Money was not spent if the
  * request had not gone out.
@@ -196,7 +175,7 @@ try_once(Exchange *exchange)
 	outcome = s64_outcome_read(s64_http_reply(transfer), exchange->request->answer,
 							   exchange->request->paid, account->api_key);
 	s64_http_finish(transfer);
-	log_exchange(exchange, outcome);
+	s64_report_log(outcome, exchange->request->what);
 	return outcome;
 }
 

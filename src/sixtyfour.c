@@ -13,7 +13,7 @@
 #include "guc.h"
 #include "launcher.h"
 #include "meter.h"
-#include "roster.h"
+#include "place.h"
 #include "utility.h"
 
 PG_MODULE_MAGIC;
@@ -25,7 +25,7 @@ _PG_init(void)
 {
 	s64_guc_init();
 	s64_meter_init();
-	s64_roster_init();
+	s64_place_init();
 	s64_utility_init();
 	s64_launcher_init();
 	s64_feed_init();

@@ -29,9 +29,12 @@ static int	saved_context;
 static int	nestlevel;
 static bool snapshot_pushed;	/* background processes have none of their own */
 
-/* The owner of the installed extension; InvalidOid if it is not installed */
+/*
+ * The owner of the installed extension; InvalidOid if it is not installed.
+ * *version is set too, if it is wanted.
+ */
 static Oid
-extension_owner(void)
+read_extension(char **version)
 {
 	Oid			extension = get_extension_oid("sixtyfour", true);
 	Oid			owner = InvalidOid;
@@ -39,6 +42,7 @@ extension_owner(void)
 	ScanKeyData key;
 	SysScanDesc scan;
 	HeapTuple	tuple;
+	bool		isnull;
 
 	if (!OidIsValid(extension))
 		return InvalidOid;
@@ -49,9 +53,21 @@ extension_owner(void)
 	tuple = systable_getnext(scan);
 	if (HeapTupleIsValid(tuple))
 		owner = ((Form_pg_extension) GETSTRUCT(tuple))->extowner;
+	if (HeapTupleIsValid(tuple) && version != NULL)
+		*version = TextDatumGetCString(heap_getattr(tuple, Anum_pg_extension_extversion,
+													RelationGetDescr(rel), &isnull));
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
 	return owner;
+}
+
+char *
+s64_sql_extension_version(void)
+{
+	char	   *version = NULL;
+
+	(void) read_extension(&version);
+	return version;
 }
 
 void
@@ -64,7 +80,7 @@ s64_sql_start_transaction(void)
 void
 s64_sql_begin(void)
 {
-	Oid			owner = extension_owner();
+	Oid			owner = read_extension(NULL);
 
 	if (!OidIsValid(owner))
 		ereport(ERROR,

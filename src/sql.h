@@ -39,6 +39,12 @@ typedef struct SqlStatement
 extern void s64_sql_start_transaction(void);
 
 /*
+ * The version of the installed extension, palloc'd; NULL if it is not
+ * installed.  Needs a transaction.
+ */
+extern char *s64_sql_extension_version(void);
+
+/*
  * Connect to SPI as the owner of the extension.  Raises 55000 if the
  * extension is not installed in this database.
  */

@@ -17,7 +17,7 @@
 #include "tcop/utility.h"
 
 #include "compat.h"
-#include "roster.h"
+#include "errand.h"
 #include "utility.h"
 
 static ProcessUtility_hook_type prev_utility_hook = NULL;
@@ -50,7 +50,7 @@ stop_database(const char *name)
 	Oid			database = get_database_oid(name, true);
 
 	if (OidIsValid(database) && s64_database_ownercheck(database, GetUserId()))
-		s64_roster_stop(database);
+		s64_errand_stop(database);
 }
 
 /*
@@ -66,7 +66,7 @@ stop_for_extension(const char *name)
 		return;
 	extension = get_extension_oid(name, true);
 	if (OidIsValid(extension) && s64_extension_ownercheck(extension, GetUserId()))
-		s64_roster_stop(MyDatabaseId);
+		s64_errand_stop(MyDatabaseId);
 }
 
 static void
@@ -127,7 +127,7 @@ before_command(Node *stmt, bool in_block)
 static void
 tell_presence(void)
 {
-	s64_roster_extension_at_commit(OidIsValid(get_extension_oid("sixtyfour", true)));
+	s64_errand_extension(OidIsValid(get_extension_oid("sixtyfour", true)));
 }
 
 static void
@@ -138,7 +138,7 @@ after_command(Node *stmt)
 		case T_CreatedbStmt:
 		case T_DropdbStmt:
 		case T_AlterDatabaseStmt:
-			s64_roster_rescan_at_commit();
+			s64_errand_rescan();
 			break;
 		case T_TransactionStmt:
 			/* what it prepared is not known: jobs, or the extension itself */
@@ -204,7 +204,7 @@ access_hook(ObjectAccessType access, Oid class, Oid object, int sub, void *arg)
 	/* in time for those drops that the utility hook does not see coming */
 	name = access == OAT_DROP ? get_extension_name(object) : NULL;
 	if (name != NULL && strcmp(name, "sixtyfour") == 0)
-		s64_roster_stop(MyDatabaseId);
+		s64_errand_stop(MyDatabaseId);
 }
 
 void

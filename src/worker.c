@@ -60,6 +60,7 @@ static struct
 	TimestampTz idle_since;		/* 0: there is something to do */
 	bool		changed;
 	bool		delivering;
+	bool		in_trouble;		/* the roster has a message */
 } worker;
 
 /*
@@ -179,8 +180,8 @@ send_requests(TimestampTz now)
 }
 
 /*
- * After an error in a turn: it is logged, and the turn's transaction undone.
- * If the extension was dropped that is what it was about; then true.
+ * After an error in a turn: it is logged and shown, and the turn's transaction
+ * undone.  If the extension was dropped that is what it was about; then true.
  */
 static bool
 recover(void)
@@ -190,6 +191,7 @@ recover(void)
 	HOLD_INTERRUPTS();
 	EmitErrorReport();
 	AbortCurrentTransaction();
+	s64_process_say_error();
 	FlushErrorState();
 	RESUME_INTERRUPTS();
 
@@ -198,7 +200,46 @@ recover(void)
 	s64_sql_start_transaction();
 	dropped = !OidIsValid(get_extension_oid("sixtyfour", true));
 	CommitTransactionCommand();
+	if (dropped)
+		s64_roster_found_no_extension();
 	return dropped;
+}
+
+/* Requests and tasks that somebody works on */
+static int
+under_way(void)
+{
+	return s64_tasks_count() + s64_flight_count();
+}
+
+static void
+begin_turn(void)
+{
+	char		activity[80];
+
+	if (under_way() == 0)
+		strlcpy(activity, "sixtyfour: looking for work", sizeof(activity));
+	else
+		snprintf(activity, sizeof(activity),
+				 "sixtyfour: following %d requests and %d tasks",
+				 s64_flight_count(), s64_tasks_count());
+	SetCurrentStatementStartTimestamp();
+	pgstat_report_activity(STATE_RUNNING, activity);
+}
+
+/* Say how the turn went: what recover() said stays until one goes well. */
+static void
+report_turn(bool failed)
+{
+	bool		unrecorded = worker.record_at != DT_NOEND;
+
+	if (!failed && unrecorded)
+		s64_roster_say_to_all("answers of the service could not be stored yet; see the server log");
+	else if (!failed && worker.in_trouble)
+		s64_roster_say(NULL);
+	worker.in_trouble = failed || unrecorded;
+	s64_roster_report(under_way() > 0 ? "working" : "idle", under_way());
+	pgstat_report_stat(true);
 }
 
 /* Tell those who wait for what this turn did. */
@@ -217,8 +258,10 @@ static bool
 turn(void)
 {
 	MemoryContext context = CurrentMemoryContext;
+	volatile bool failed = false;
 	volatile bool goes_on = true;
 
+	begin_turn();
 	worker.record_at = DT_NOEND;
 	s64_settle_ended(worker.epoch, &worker.record_at, &worker.changed,
 					 &worker.delivering);
@@ -231,15 +274,24 @@ turn(void)
 	}
 	PG_CATCH();
 	{
+		failed = true;
 		goes_on = !recover();
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(context);
 	announce();
-	s64_roster_report(s64_tasks_count() + s64_flight_count() > 0 ? "working" : "idle",
-					  s64_tasks_count() + s64_flight_count());
-	pgstat_report_stat(true);
+	if (goes_on)
+		report_turn(failed);
 	return goes_on;
+}
+
+/* When the worker leaves, if nothing happens */
+static TimestampTz
+idle_until(void)
+{
+	if (s64_guc_idle_timeout == 0 || worker.idle_since == 0)
+		return DT_NOEND;
+	return worker.idle_since + s64_guc_idle_timeout * USECS_PER_SEC;
 }
 
 /* ms until the next thing is due */
@@ -251,6 +303,7 @@ time_to_wait(void)
 
 	next = Min(next, worker.record_at);
 	next = Min(next, worker.stragglers_at);
+	next = Min(next, idle_until());
 	if (next <= now)
 		return 0;
 	return (long) Min((next - now + 999) / 1000, 60000);
@@ -262,13 +315,12 @@ idles(void)
 {
 	TimestampTz now = GetCurrentTimestamp();
 
-	if (s64_tasks_count() + s64_flight_count() > 0 || worker.submit_at <= now ||
+	if (under_way() > 0 || worker.submit_at <= now ||
 		worker.record_at != DT_NOEND)
 		worker.idle_since = 0;
 	else if (worker.idle_since == 0)
 		worker.idle_since = now;
-	return s64_guc_idle_timeout > 0 && worker.idle_since != 0 &&
-		now - worker.idle_since >= s64_guc_idle_timeout * INT64CONST(1000000);
+	return idle_until() <= now;
 }
 
 /* Before the end: give the replies to what was sent a moment to come. */

@@ -31,7 +31,7 @@ static const char *const kinds[] = {
 
 /* Add a row to the result, unless its database is gone. */
 static void
-put_row(ReturnSetInfo *result, const RosterRow *row, bool show_message)
+put_row(ReturnSetInfo *result, const RosterRow *row)
 {
 	char	   *name = OidIsValid(row->database) ? get_database_name(row->database) : NULL;
 	Datum		values[COLUMNS];
@@ -50,22 +50,20 @@ put_row(ReturnSetInfo *result, const RosterRow *row, bool show_message)
 	nulls[4] = row->last_turn == 0;
 	values[4] = TimestampTzGetDatum(row->last_turn);
 	values[5] = Int32GetDatum(row->in_flight);
-	nulls[6] = !show_message || row->message[0] == '\0';
+	nulls[6] = row->message[0] == '\0';
 	values[6] = CStringGetTextDatum(row->message);
 	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 }
 
 /*
  * sixtyfour_workers(): the background processes.  Who is not a member of
- * pg_monitor sees those of the current database, and, unless he owns it, not
- * their messages, which may come from the jobs of others.
+ * pg_monitor sees those of the current database.
  */
 Datum
 sixtyfour_workers(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 	bool		monitor = has_privs_of_role(GetUserId(), ROLE_PG_MONITOR);
-	bool		messages = monitor || s64_database_ownercheck(MyDatabaseId, GetUserId());
 	RosterRow  *rows;
 	int			n;
 
@@ -74,7 +72,7 @@ sixtyfour_workers(PG_FUNCTION_ARGS)
 	for (int i = 0; i < n; i++)
 	{
 		if (monitor || rows[i].database == MyDatabaseId)
-			put_row(result, &rows[i], messages);
+			put_row(result, &rows[i]);
 	}
 	return (Datum) 0;
 }

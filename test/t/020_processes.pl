@@ -87,6 +87,20 @@ sub database_oid
 		"SELECT oid FROM pg_database WHERE datname = '$_[0]'");
 }
 
+# A job that is not due, so that it does not change while it is looked at
+sub later
+{
+	my ($server, $database) = @_;
+	return $server->safe_psql($database,
+		q{SELECT sixtyfour_find_email_async('{"name":"Later"}', run_at => now() + interval '1 day')});
+}
+
+sub why
+{
+	my ($server, $job, $database, @options) = @_;
+	return $server->safe_psql($database // 'postgres', "SELECT sixtyfour_why($job)", @options);
+}
+
 # How often was a worker started for the database with this number?
 sub starts
 {
@@ -255,6 +269,9 @@ subtest 'sixtyfour.databases' => sub {
 	$node->safe_psql('two', $enqueue);
 	is(rows('two', 'string_agg(state, $$,$$)'), 'not allowed,not allowed',
 		'whatever is enqueued there');
+	is(why($node, later($node, 'two'), 'two'),
+		'Nobody works on it: "sixtyfour.databases" does not name this database, or it is a template.',
+		'why a job waits');
 	is(pids('postgres'), $before, 'one that is named keeps its own');
 	set_conf('sixtyfour.databases', '*');
 	comes('two', 'they come back');
@@ -367,6 +384,14 @@ subtest 'too few slots' => sub {
 	ok($small->poll_query_until('postgres', $writer,
 			'waiting to start: no background worker slot is free: set max_worker_processes to at least 4'),
 		'the writer did not, and says so');
+	$small->safe_psql('postgres', 'CREATE DATABASE third');
+	SixtyfourTest::install($small, 'third', $mock);
+	ok($small->poll_query_until('third', q{SELECT state = 'waiting to start' FROM sixtyfour.workers
+			WHERE database = 'third' AND kind = 'worker'}), 'a worker did not either');
+	like(why($small, later($small, 'third'), 'third'),
+		qr/^The worker of this database cannot work: no background worker slot is free: set max_worker_processes to at least \d\.$/,
+		'why a job waits');
+	$small->safe_psql('postgres', 'DROP DATABASE third');
 	my $log = slurp_file($small->logfile);
 	is(scalar(() = $log =~ /LOG:  sixtyfour could not start 1 process: no background worker slot is free/g),
 		1, 'once in the log');
@@ -380,8 +405,133 @@ subtest 'too few slots' => sub {
 	return;
 };
 
+subtest 'what they say' => sub {
+	my $activity = q{SELECT state || ': ' || query FROM pg_stat_activity
+		WHERE backend_type = 'sixtyfour worker' AND datname = 'postgres'};
+	my $message = q{SELECT coalesce(message, 'nothing') FROM sixtyfour.workers
+		WHERE database = 'postgres' AND kind = 'worker'};
+	my $session = SixtyfourTest::Session->new($node);
+	my $job = later($node, 'postgres');
+
+	ok($node->poll_query_until('postgres', "SELECT ($activity) LIKE 'idle: %'"), 'a worker that waits is idle');
+
+	# a lock that it needs, and waits for up to lock_timeout
+	$session->value('BEGIN; LOCK TABLE sixtyfour.call');
+	$node->safe_psql('postgres', $enqueue);
+	ok($node->poll_query_until('postgres', $activity, 'active: sixtyfour: looking for work'),
+		'one that does something is active');
+	ok($node->poll_query_until('postgres', $message, 'canceling statement due to lock timeout'),
+		'an error in a turn is shown');
+	is($session->value("SELECT sixtyfour_why($job)"),
+		'The worker of this database cannot work: canceling statement due to lock timeout.', 'why a job waits');
+	is($node->safe_psql('postgres', "SET ROLE reader; $message"), 'nothing', 'not to everybody');
+	is($node->safe_psql('postgres', qq{GRANT USAGE ON FOREIGN SERVER sixtyfour TO reader;
+			SET ROLE reader; SELECT sixtyfour_why(sixtyfour_find_email_async('{"name":"Hers"}')); } ) =~ s/.*\n//sr,
+		'It is sent when this transaction commits.', 'nor in other ways');
+	is(why($node, $node->safe_psql('postgres', q{SELECT max(id) FROM sixtyfour.jobs WHERE owner = 'reader'::regrole}),
+			'postgres', extra_params => [ '-U', 'reader' ]),
+		'The worker of this database has failed, and tries again; its owner sees why in sixtyfour.workers.',
+		'why the job of somebody else waits');
+	$session->value('ROLLBACK');
+	ok($node->poll_query_until('postgres', $message, 'nothing'), 'until a turn goes well');
+	like($session->value("SELECT sixtyfour_why($job)"), qr/^It is not due before/, 'then nothing is in the way');
+	$session->close;
+	return;
+};
+
+subtest 'requests and tasks under way' => sub {
+	my $in_flight = q{SELECT state || ' ' || in_flight FROM sixtyfour.workers
+		WHERE database = 'postgres' AND kind = 'worker'};
+
+	ok($node->poll_query_until('postgres', $in_flight, 'idle 0'), 'none');
+	$mock->settings({ task_seconds => undef });
+	$mock->rule({ match => { body_contains => 'Held' }, hold => JSON::PP::true });
+	$node->safe_psql('postgres', qq{SELECT sixtyfour_enrich_lead_async(jsonb_build_object('name', n), '{"a":"b"}')
+			FROM unnest('{Task,Held}'::text[]) n});
+	$mock->wait_for(held => 1);
+	ok($node->poll_query_until('postgres', q{SELECT array_agg(state ORDER BY state) = '{running,sending}'
+			FROM sixtyfour.jobs WHERE body #>> '{lead_info,name}' IN ('Task', 'Held')}), 'a task, and a request');
+	ok($node->poll_query_until('postgres', $in_flight, 'working 2'), 'are counted both');
+	$mock->clear_rules;
+	$mock->control('POST', 'release');
+	ok($node->poll_query_until('postgres', q{SELECT count(*) = 2 FROM sixtyfour.jobs WHERE state = 'running'}), 'both are tasks');
+	$mock->control('POST', 'tasks/all', { action => 'finish' });
+	ok($node->poll_query_until('postgres', $in_flight, 'idle 0'), 'none is left');
+	$mock->settings({ task_seconds => 0 });
+	return;
+};
+
+subtest 'sixtyfour.log_min_duration' => sub {
+	my $from = -s $node->logfile;
+
+	set_conf('sixtyfour.log_min_duration', '0');
+	$node->safe_psql('postgres', q{SELECT sixtyfour_wait(sixtyfour_find_email_async('{"name":"Logged"}')) WHERE false;
+			SELECT sixtyfour_find_email_async('{"name":"Logged"}')});
+	ok($node->wait_for_log(qr/LOG:  sixtyfour: find_email answered with HTTP status 200 after \d+\.\d\d\d ms/, $from),
+		'the requests of a worker are logged, too');
+	set_conf('sixtyfour.log_min_duration', '-1');
+	return;
+};
+
+subtest 'library and extension of different versions' => sub {
+	my %remedy = (
+		'0.9' => 'the extension has version 0.9, the library 1.0: use ALTER EXTENSION sixtyfour UPDATE',
+		'1.0.1' => 'the extension has version 1.0.1, the library 1.0: install the library of version 1.0.1, and restart the server');
+	my $set = sub { return "UPDATE pg_extension SET extversion = '$_[0]' WHERE extname = 'sixtyfour'"; };
+	my $says = q{SELECT string_agg(concat_ws('|', kind, state, message), ' ' ORDER BY kind) FROM sixtyfour.workers
+		WHERE database = 'plain'};
+	my $restart = q{SELECT pg_terminate_backend(pid) FROM sixtyfour.workers WHERE database = 'plain'};
+
+	foreach my $version (sort keys %remedy)
+	{
+		my $said = $remedy{$version};
+		my $from = -s $node->logfile;
+
+		my $before = pids('plain');
+		$node->safe_psql('plain', $set->($version) . "; $restart");
+		comes('plain', 'they start', $before);
+		ok($node->poll_query_until('plain', $says, "worker|idle|$said writer|idle|$said"), 'but do nothing, and say why')
+		  or die $node->safe_psql('plain', $says);
+		my $job = $node->safe_psql('plain', q{SELECT sixtyfour_find_email_async('{"name":"Waits"}')});
+		is(why($node, $job, 'plain'), "The worker of this database cannot work: $said.", 'so does sixtyfour_why()');
+		my $oid = database_oid('plain');
+		ok($node->wait_for_log(qr/LOG:  sixtyfour $_ for database $oid does nothing: \Q$said/, $from), "the log has it: $_")
+		  foreach 'worker', 'writer';
+		is($node->safe_psql('plain', q{SELECT sixtyfour_find_email('{"name":"Asks herself"}') IS NOT NULL}), 't',
+			'what a session asks is answered');
+
+		set_conf('sixtyfour.idle_timeout', '1s');
+		ok($node->poll_query_until('plain', $says, "worker|asleep|$said writer|asleep|$said"), 'they leave when idle')
+		  or die $node->safe_psql('plain', $says);
+		set_conf('sixtyfour.idle_timeout', '5min');
+		$node->safe_psql('plain', $enqueue);
+		ok($node->poll_query_until('plain', q{SELECT state || message FROM sixtyfour.workers
+				WHERE database = 'plain' AND kind = 'worker'}, "idle$said"), 'a wake-up does not change that');
+		is($node->safe_psql('plain', "SELECT state FROM sixtyfour.jobs WHERE id = $job"), 'queued', 'and nothing is sent');
+
+		$node->safe_psql('plain', $set->('1.0') . "; $enqueue");
+		ok($node->poll_query_until('plain', "SELECT state = 'succeeded' FROM sixtyfour.jobs WHERE id = $job"),
+			'the worker goes on when it is mended');
+		is($node->safe_psql('plain', "SELECT count(message) FROM sixtyfour.workers WHERE database = 'plain' AND kind = 'worker'"),
+			0, 'and has no more to say');
+	}
+
+	# ALTER EXTENSION ends them; that it leads to this version is another matter
+	$node->safe_psql('plain', $set->('0.9') . "; $restart");
+	ok($node->poll_query_until('plain', $says, "worker|idle|$remedy{'0.9'} writer|idle|$remedy{'0.9'}"), 'once more');
+	my $before = pids('plain');
+	$node->safe_psql('plain', "ALTER EXTENSION sixtyfour UPDATE TO '0.9'");
+	comes('plain', 'ALTER EXTENSION gives new ones', $before);
+	$before = pids('plain');
+	$node->safe_psql('plain', $set->('1.0') . '; ALTER EXTENSION sixtyfour UPDATE');
+	comes('plain', 'which work after it', $before);
+	ok($node->poll_query_until('plain', $says, 'worker|idle writer|idle'), 'and say nothing');
+	return;
+};
+
 subtest 'standby and promotion' => sub {
 	my $standby = PostgreSQL::Test::Cluster->new('standby');
+	my $job = later($node, 'postgres');
 
 	$node->backup('base');
 	$standby->init_from_backup($node, 'base', has_streaming => 1);
@@ -390,6 +540,7 @@ subtest 'standby and promotion' => sub {
 		0, 'a standby has no processes');
 	is($standby->safe_psql('postgres', q{SELECT kind, state, pid FROM sixtyfour.workers}),
 		'launcher|not running|', 'the view says so');
+	is(why($standby, $job), 'Nobody works on it: this server is a standby.', 'why a job waits');
 	$standby->promote;
 	ok($standby->poll_query_until('postgres', q{SELECT count(pid) = 2 FROM sixtyfour.workers
 			WHERE database = 'postgres' AND last_turn IS NOT NULL}),
@@ -399,6 +550,9 @@ subtest 'standby and promotion' => sub {
 };
 
 subtest 'the end of the postmaster' => sub {
+	$node->restart;
+	comes($_, "all are there: $_") foreach 'postgres', 'two', 'plain';
+
 	my @pids = split /\s+/, $node->safe_psql('postgres',
 		q{SELECT pid FROM pg_stat_activity WHERE backend_type LIKE 'sixtyfour%'});
 	my $patience = 1800;
@@ -414,6 +568,22 @@ subtest 'without the library preloaded' => sub {
 	my $bare = SixtyfourTest::cluster('bare', $mock, preload => 0);
 
 	is($bare->safe_psql('postgres', 'SELECT count(*) FROM sixtyfour.workers'), 0, 'there is nobody');
+	my $session = SixtyfourTest::Session->new($bare);
+	$session->value(q{CREATE TABLE people (id int PRIMARY KEY, name text, email text)});
+	$session->value(q{SELECT sixtyfour_create_enrichment('emails', 'people', 'find_email',
+			'{"name":"name"}', '{"email":"$.email[0][0]"}')});
+	my $warned = sub { return map { "$_->{severity} $_->{sqlstate}: $_->{message}" } @{ $session->query($_[0])->{notices} }; };
+	my $warning = 'WARNING 55000: jobs are queued, but nobody works on them';
+	my $insert  = q{INSERT INTO people SELECT count(*), 'Jane ' || count(*) FROM people};
+	is_deeply([ $warned->($insert) ], [$warning], 'a trigger that queues warns');
+	is_deeply([ $warned->($insert), $warned->($enqueue) ], [], 'once per session, in whatever way it queues');
+	$session->close;
+	$session = SixtyfourTest::Session->new($bare);
+	$session->value(q{ALTER TABLE people DISABLE TRIGGER USER});
+	is_deeply([ $warned->($insert) ], [], 'what queues nothing does not');
+	is_deeply([ $warned->(q{SELECT sixtyfour_run_enrichment('emails')}) ], [$warning], 'sixtyfour_run_enrichment() does');
+	is_deeply([ $warned->($enqueue) ], [], 'once');
+	$session->close;
 	$bare->safe_psql('postgres', q{CREATE DATABASE x; });
 	$bare->safe_psql('postgres', q{DROP DATABASE x});
 	$bare->safe_psql('postgres', q{DROP EXTENSION sixtyfour CASCADE});

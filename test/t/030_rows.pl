@@ -156,7 +156,7 @@ fails('refresh_after', create("'e', 'people', 'find_email', $in, $out, refresh_a
 fails('leads of a lead', create("'e', 'people', 'find_email', $in, '{\"leads\":{\"table\":\"keyless\",\"key\":{\"name\":\"name\"},\"columns\":{\"email\":\"\$\"}}}'"),
 	'22023', 'operation find_email finds no "leads"', 'Only enrich_company does.');
 fails('server missing', "SET sixtyfour.server = 'gone'; " . create("'e', 'people', 'find_email', $in, $out"),
-	'28000', 'there is no server "gone" of foreign-data wrapper sixtyfour');
+	'28000', 'server "gone" does not exist');
 fails('somebody else\'s table', "SET ROLE bob; SELECT sixtyfour_create_enrichment('e', 'people', 'find_email', $in, $out)",
 	'42501', 'must be owner of table people');
 psql(q{GRANT bob TO alice; CREATE TABLE bobs (id int PRIMARY KEY, name text, email text); ALTER TABLE bobs OWNER TO bob});

@@ -21,6 +21,7 @@ int			s64_guc_max_in_flight = 1000;
 int			s64_guc_cache_ttl = 86400;
 char	   *s64_guc_databases = NULL;
 int			s64_guc_idle_timeout = 300;
+int			s64_guc_write_timeout = 20000;
 
 static bool
 check_databases(char **newval, void **extra, GucSource source)
@@ -94,6 +95,14 @@ s64_guc_init(void)
 							&s64_guc_idle_timeout,
 							300, 0, INT_MAX / 1000,
 							PGC_SIGHUP, GUC_UNIT_S,
+							NULL, NULL, NULL);
+
+	DefineCustomIntVariable("sixtyfour.write_timeout",
+							"Sets the time that triggers and constraints may take when an answer is written into its row.",
+							"It is that of one statement, of one row or of many.",
+							&s64_guc_write_timeout,
+							20000, 100, 3600 * 1000,
+							PGC_SIGHUP, GUC_UNIT_MS,
 							NULL, NULL, NULL);
 
 	MarkGUCPrefixReserved("sixtyfour");

@@ -301,9 +301,13 @@ CREATE TABLE sixtyfour.job (
 CREATE INDEX job_claim ON sixtyfour.job
 	(home_system, home_database, server, payer, priority, run_at, id) WHERE state = 'queued';
 CREATE INDEX job_call ON sixtyfour.job (call) WHERE call IS NOT NULL;
-CREATE INDEX job_delivery ON sixtyfour.job (id) WHERE delivery = 'pending';
+CREATE INDEX job_delivery ON sixtyfour.job (enrichment, id) WHERE delivery = 'pending';
+CREATE INDEX job_suspect ON sixtyfour.job (enrichment)
+	WHERE delivery = 'pending' AND sqlstate = '57014';
 CREATE INDEX job_fingerprint ON sixtyfour.job (fingerprint);
-CREATE INDEX job_row ON sixtyfour.job (enrichment, row_key) WHERE enrichment IS NOT NULL;
+-- A hash, as a key may be too long for an index, and takes long to compare.
+CREATE INDEX job_row ON sixtyfour.job (enrichment, jsonb_hash_extended(row_key, 0), id)
+	WHERE enrichment IS NOT NULL;
 
 CREATE TABLE sixtyfour.call (
 	id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -654,6 +658,17 @@ CREATE FUNCTION @extschema@.sixtyfour_reapply(name text)
 	RETURNS bigint AS 'MODULE_PATHNAME' LANGUAGE C STRICT VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION @extschema@.sixtyfour_reapply(text) IS
 'tries again to write the answers of an enrichment that could not be written (delivery unapplied), without asking again; returns how many';
+
+-- Rows are known by the JSON of their keys, and compared by that of their
+-- inputs, whoever writes it under whatever settings.
+CREATE FUNCTION sixtyfour.plain_jsonb(value anyelement) RETURNS jsonb
+	LANGUAGE internal STABLE STRICT PARALLEL SAFE AS 'to_jsonb'
+	SET search_path = pg_catalog, pg_temp
+	SET "DateStyle" = 'ISO, YMD' SET "TimeZone" = 'UTC' SET "IntervalStyle" = 'postgres'
+	SET bytea_output = 'hex' SET extra_float_digits = 1 SET lc_monetary = 'C'
+	SET quote_all_identifiers = off;
+COMMENT ON FUNCTION sixtyfour.plain_jsonb(anyelement) IS
+'to_jsonb() that does not depend on the session''s settings';
 
 -- Who sees an enrichment: its owner, and pg_monitor.
 CREATE VIEW sixtyfour.enrichments WITH (security_barrier) AS

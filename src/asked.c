@@ -26,7 +26,8 @@ static SqlStatement select_asked = {
 	" FROM unnest($2, $3, $4) WITH ORDINALITY AS u (key, body, filled, place)"
 	" JOIN sixtyfour.enrichment e ON e.id = $1"
 	" CROSS JOIN LATERAL (SELECT state, body, finished_at FROM sixtyfour.job"
-	"  WHERE enrichment = $1 AND row_key = u.key"
+	"  WHERE enrichment = $1"
+	"  AND jsonb_hash_extended(row_key, 0) = jsonb_hash_extended(u.key, 0) AND row_key = u.key"
 	"  AND state NOT IN ('failed', 'cancelled') ORDER BY id DESC LIMIT 1) j",
 	4, {INT4OID, JSONBARRAYOID, JSONBARRAYOID, BOOLARRAYOID}, NULL
 };

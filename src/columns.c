@@ -186,6 +186,39 @@ s64_column_append_same(StringInfo buf, const Column *column, const char *left,
 }
 
 /*
+ * Does what to_jsonb() makes of it depend on settings?  Not so for the types
+ * that nearly all columns have: for the others it costs more.
+ */
+static bool
+depends_on_settings(Oid type)
+{
+	Oid			base = getBaseType(type);
+	Oid			element = get_element_type(base);
+	char		category;
+	bool		preferred;
+
+	if (OidIsValid(element))
+		return element == TIMESTAMPTZOID || depends_on_settings(element);
+	switch (base)
+	{
+		case BOOLOID:
+		case INT2OID:
+		case INT4OID:
+		case INT8OID:
+		case NUMERICOID:
+		case UUIDOID:
+		case DATEOID:
+		case TIMESTAMPOID:
+		case TIMESTAMPTZOID:	/* see append_value() */
+		case JSONOID:
+		case JSONBOID:
+			return false;
+	}
+	get_type_category_preferred(base, &category, &preferred);
+	return category != TYPCATEGORY_STRING && category != TYPCATEGORY_ENUM;
+}
+
+/*
  * to_jsonb() writes a timestamptz in the session's time zone, in which the
  * same moment would be another key tomorrow.
  */
@@ -199,6 +232,8 @@ append_value(StringInfo buf, const char *alias, const Column *column)
 						 "CASE WHEN pg_catalog.isfinite(%s) THEN "
 						 "pg_catalog.to_jsonb((pg_catalog.to_jsonb(%s AT TIME ZONE 'UTC') #>> '{}') || 'Z') "
 						 "ELSE pg_catalog.to_jsonb(%s) END", c, c, c);
+	else if (depends_on_settings(column->base))
+		appendStringInfo(buf, "sixtyfour.plain_jsonb(%s)", c);
 	else
 		appendStringInfo(buf, "pg_catalog.to_jsonb(%s)", c);
 }

@@ -84,7 +84,7 @@ extern void s64_column_append_same(StringInfo buf, const Column *column,
 
 /*
  * Append jsonb_build_object('declared name', value, ...).  Values do not
- * depend on the session's time zone.
+ * depend on the session's settings.
  */
 extern void s64_columns_append_json(StringInfo buf, const char *alias,
 									const Column *columns, int n);

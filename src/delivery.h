@@ -6,8 +6,12 @@
  *		none -> pending -> applied | unapplied		unapplied -> pending
  *
  * The ledger sets pending when the job of an enrichment succeeds.  What is
- * pending but cannot be had now, because its row is locked, stays pending: its
- * run_at is when it is tried next, and sqlstate 55P03 says why.
+ * pending but cannot be had now, because its row is locked or the disk full,
+ * stays pending: its run_at is when it is tried next, and sqlstate says why.
+ *
+ * A suspect is pending with sqlstate 57014: a process ended itself because a
+ * statement that wrote this answer, among others, would not be cancelled.  It
+ * is tried alone, and its enrichment waits with it, so that no other does.
  *
  *-------------------------------------------------------------------------
  */
@@ -29,7 +33,7 @@ typedef struct Delivery
 /*
  * Lock up to max deliveries that are due in this database, of one enrichment
  * and about different rows, oldest first; palloc'd.  They are ours until the
- * transaction ends.
+ * transaction ends.  Enrichments take turns.
  */
 extern int	s64_delivery_claim(int max, int *enrichment, Delivery **deliveries);
 
@@ -44,7 +48,15 @@ extern void s64_delivery_unapplied(const int64 *jobs, int n, int sqlstate,
 								   const char *message);
 
 /* Try again later, the later the longer ago the job succeeded. */
-extern void s64_delivery_postpone(const int64 *jobs, int n, const char *message);
+extern void s64_delivery_postpone(const int64 *jobs, int n, int sqlstate,
+								  const char *message);
+
+/*
+ * Writing these did not end when it was cancelled.  One alone becomes
+ * unapplied, with this message; several become suspects.  Those that are locked
+ * are left as they are.  For a process that is ending: waits for no lock.
+ */
+extern void s64_delivery_blame(const int64 *jobs, int n, const char *message);
 
 /* unapplied -> pending, for an enrichment; returns how many. */
 extern int64 s64_delivery_again(int enrichment);

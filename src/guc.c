@@ -21,6 +21,7 @@ int			s64_guc_max_in_flight = 1000;
 int			s64_guc_cache_ttl = 86400;
 char	   *s64_guc_databases = NULL;
 int			s64_guc_idle_timeout = 300;
+int			s64_guc_write_timeout = 20000;
 
 static bool
 check_databases(char **newval, void **extra, GucSource source)
@@ -34,6 +35,43 @@ check_databases(char **newval, void **extra, GucSource source)
 	list_free(names);
 	pfree(copy);
 	return valid;
+}
+
+/* Of the background processes */
+static void
+define_process_settings(void)
+{
+	DefineCustomIntVariable("sixtyfour.max_in_flight",
+							"Sets how many requests a worker makes at the same time.",
+							"Tasks that the service works on are not limited by it.",
+							&s64_guc_max_in_flight,
+							1000, 1, 100000,
+							PGC_SIGHUP, 0,
+							NULL, NULL, NULL);
+
+	DefineCustomStringVariable("sixtyfour.databases",
+							   "Sets the databases whose jobs are worked on.",
+							   "A list of names, or * for every database that has the extension.",
+							   &s64_guc_databases,
+							   "*",
+							   PGC_SIGHUP, GUC_LIST_INPUT,
+							   check_databases, NULL, NULL);
+
+	DefineCustomIntVariable("sixtyfour.idle_timeout",
+							"Sets the time after which a background process that has nothing to do ends.",
+							"It is started again when there is work. Zero keeps it.",
+							&s64_guc_idle_timeout,
+							300, 0, INT_MAX / 1000,
+							PGC_SIGHUP, GUC_UNIT_S,
+							NULL, NULL, NULL);
+
+	DefineCustomIntVariable("sixtyfour.write_timeout",
+							"Sets the time that triggers and constraints may take when an answer is written into its row.",
+							"It is that of one statement, of one row or of many.",
+							&s64_guc_write_timeout,
+							20000, 100, 3600 * 1000,
+							PGC_SIGHUP, GUC_UNIT_MS,
+							NULL, NULL, NULL);
 }
 
 void
@@ -64,14 +102,6 @@ s64_guc_init(void)
 							PGC_SUSET, GUC_UNIT_MS,
 							NULL, NULL, NULL);
 
-	DefineCustomIntVariable("sixtyfour.max_in_flight",
-							"Sets how many requests a worker makes at the same time.",
-							"Tasks that the service works on are not limited by it.",
-							&s64_guc_max_in_flight,
-							1000, 1, 100000,
-							PGC_SIGHUP, 0,
-							NULL, NULL, NULL);
-
 	DefineCustomIntVariable("sixtyfour.cache_ttl",
 							"Sets the age up to which a stored result answers the same question.",
 							"Zero asks the service every time.",
@@ -80,21 +110,6 @@ s64_guc_init(void)
 							PGC_USERSET, GUC_UNIT_S,
 							NULL, NULL, NULL);
 
-	DefineCustomStringVariable("sixtyfour.databases",
-							   "Sets the databases whose jobs are worked on.",
-							   "A list of names, or * for every database that has the extension.",
-							   &s64_guc_databases,
-							   "*",
-							   PGC_SIGHUP, GUC_LIST_INPUT,
-							   check_databases, NULL, NULL);
-
-	DefineCustomIntVariable("sixtyfour.idle_timeout",
-							"Sets the time after which a background process that has nothing to do ends.",
-							"It is started again when there is work. Zero keeps it.",
-							&s64_guc_idle_timeout,
-							300, 0, INT_MAX / 1000,
-							PGC_SIGHUP, GUC_UNIT_S,
-							NULL, NULL, NULL);
-
+	define_process_settings();
 	MarkGUCPrefixReserved("sixtyfour");
 }

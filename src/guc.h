@@ -29,6 +29,9 @@ extern char *s64_guc_databases;
 /* sixtyfour.idle_timeout: an idle background process ends after this, in s */
 extern int	s64_guc_idle_timeout;
 
+/* sixtyfour.write_timeout: an attempt at writing rows may take this, in ms */
+extern int	s64_guc_write_timeout;
+
 /* Define the settings and reserve their prefix.  Called by _PG_init. */
 extern void s64_guc_init(void);
 

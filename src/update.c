@@ -15,6 +15,7 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
+#include "utils/rls.h"
 
 #include "columns.h"
 #include "output.h"
@@ -248,9 +249,13 @@ has_fate(const Update *u, UpdateFate fate)
 	return false;
 }
 
-/* Those that are there nevertheless are locked. */
+/*
+ * Read the rows with fate "from", with that locking clause; those that are found
+ * become "found", the others "missed".
+ */
 static void
-tell_locked_from_gone(Update *u)
+look_for(Update *u, UpdateFate from, const char *locking, UpdateFate found,
+		 UpdateFate missed)
 {
 	StringInfoData buf;
 	int		   *places = palloc(u->n * sizeof(int));
@@ -261,12 +266,15 @@ tell_locked_from_gone(Update *u)
 	append_given(&buf, u, "$1", "key");
 	appendStringInfo(&buf, " JOIN %s ON ", target_as_t(u));
 	append_match(&buf, u);
-	run(u, buf.data, UPDATE_GONE, NULL);
+	appendStringInfoString(&buf, locking);
+	run(u, buf.data, from, NULL);
 
 	for (int i = 0; i < u->n; i++)
 	{
-		if (u->fates[i] == UPDATE_GONE)
-			places[n++] = i;
+		if (u->fates[i] != from)
+			continue;
+		places[n++] = i;
+		u->fates[i] = missed;
 	}
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
@@ -274,8 +282,26 @@ tell_locked_from_gone(Update *u)
 		int			place = DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[i],
 														SPI_tuptable->tupdesc, 1, &isnull));
 
-		u->fates[places[place - 1]] = UPDATE_LOCKED;
+		u->fates[places[place - 1]] = found;
 	}
+}
+
+/*
+ * Rows that could not be locked and are there nevertheless are locked by others;
+ * or, under row-level security, they may be read but not updated, which looks the
+ * same as long as locked rows are skipped.  With NOWAIT a locked one is an
+ * error, after which the caller tries each row alone.
+ */
+static void
+tell_why_not_locked(Update *u)
+{
+	bool		policies = check_enable_rls(RelationGetRelid(u->target), InvalidOid,
+											true) == RLS_ENABLED;
+
+	look_for(u, UPDATE_GONE, "", UPDATE_LOCKED, policies ? UPDATE_HIDDEN : UPDATE_GONE);
+	if (policies && has_fate(u, UPDATE_LOCKED))
+		look_for(u, UPDATE_LOCKED, " FOR NO KEY UPDATE OF t NOWAIT", UPDATE_LOCKED,
+				 UPDATE_REFUSED);
 }
 
 /* Set the columns that the answers say something about. */
@@ -407,7 +433,7 @@ s64_update_rows(const Enrichment *e, Relation target,
 	if (has_fate(&u, UPDATE_DONE))
 		lock_rows(&u);
 	if (has_fate(&u, UPDATE_GONE))
-		tell_locked_from_gone(&u);
+		tell_why_not_locked(&u);
 	if (has_fate(&u, UPDATE_DONE) && u.output->ncolumns > 0)
 		update_target(&u);
 	if (has_fate(&u, UPDATE_DONE) && u.output->leads != NULL)

@@ -22,7 +22,10 @@ typedef enum UpdateFate
 	UPDATE_CHANGED,				/* its input is not what was asked about */
 	UPDATE_SUPERSEDED,			/* a later answer was written before */
 	UPDATE_NO_ANSWER,
-	UPDATE_FAILED				/* for the caller, after an error */
+	UPDATE_HIDDEN,				/* gone, or a policy hides it from the owner */
+	UPDATE_REFUSED,				/* a policy lets the owner read it only */
+	UPDATE_FAILED,				/* for the caller, after an error ... */
+	UPDATE_NOT_TRIED			/* ... or for want of time */
 } UpdateFate;
 
 /*

@@ -7,6 +7,17 @@
  * that fails each row gets a subtransaction of its own, so that one bad answer
  * holds back no other.
  *
+ * Users' triggers run in these statements, while our transaction holds its
+ * locks, its snapshot, and all other rows up.  So
+ *
+ * - an attempt is cancelled after sixtyfour.write_timeout, and no row is tried
+ *	 any more once two of these are over: what was written is committed, the
+ *	 rest comes in later batches, which are small for a while;
+ * - a trigger may catch the cancellation and go on.  It is cancelled again each
+ *	 second, a few times, then the process ends itself, which nobody catches. On
+ *	 its way out it notes in a transaction of its own which jobs these were:
+ *	 one is unapplied, of several each is tried alone (see delivery.h).
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -14,6 +25,7 @@
 #include "access/relation.h"
 #include "access/xact.h"
 #include "miscadmin.h"
+#include "storage/ipc.h"
 #include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/guc.h"
@@ -25,18 +37,20 @@
 
 #include "delivery.h"
 #include "enrichment.h"
+#include "guc.h"
 #include "output.h"
+#include "roster.h"
+#include "sql.h"
 #include "update.h"
 #include "writeback.h"
 
 #define BATCH 100
 
-/*
- * The triggers of a table may wait for locks, or take their time, at the
- * expense of the other rows that wait for the writer.
- */
-#define LOCK_WAIT "1s"
-#define STATEMENT_LIMIT 60000	/* ms, for one attempt */
+#define LOCK_WAIT "1s"			/* of triggers, say */
+
+/* How often an attempt is cancelled before the process ends, and the pauses */
+#define CANCELS 3
+#define CANCEL_AGAIN 1000		/* ms */
 
 /* What is to be written, and what became of it */
 typedef struct Batch
@@ -50,10 +64,92 @@ typedef struct Batch
 	ErrorData **errors;			/* of those with UPDATE_FAILED */
 } Batch;
 
+/* The attempt that is being made, for those who interrupt it */
+static struct
+{
+	int			n;				/* 0: none */
+	int64		jobs[BATCH];
+	volatile sig_atomic_t cancels;	/* how often its time was over */
+}			current;
+
+static TimeoutId timeout_id;
+
+/* Jobs to take at once: fewer after an attempt that took too long */
+static int	batch_size = BATCH;
+
 TimestampTz
 s64_writeback_next_due(void)
 {
 	return s64_delivery_next_due();
+}
+
+/* ---- time limits ---- */
+
+/* In a signal handler: time is over, for the first time or again. */
+static void
+time_is_over(void)
+{
+	if (current.cancels++ < CANCELS)
+		QueryCancelPending = true;
+	else
+		ProcDiePending = true;
+	InterruptPending = true;
+}
+
+/* A statement timeout is armed by postgres.c only, where there is a client. */
+static void
+arm(const Batch *batch, int first, int n)
+{
+	for (int i = 0; i < n; i++)
+		current.jobs[i] = batch->deliveries[first + i].job;
+	current.n = n;
+	current.cancels = 0;
+	enable_timeout_every(timeout_id,
+						 TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+													 s64_guc_write_timeout),
+						 CANCEL_AGAIN);
+}
+
+static void
+disarm(void)
+{
+	disable_timeout(timeout_id, false);
+	if (current.cancels > CANCELS)
+		CHECK_FOR_INTERRUPTS();	/* it ended too late: does not return */
+	QueryCancelPending = false;
+	current.n = 0;
+}
+
+/* When the process ends: was it because an attempt would not? */
+static void
+blame(int code, Datum arg)
+{
+	const char *message = "a trigger of the table did not end when it was cancelled";
+
+	if (current.n == 0 || current.cancels <= CANCELS)
+		return;
+	ereport(LOG,
+			(errmsg("%s", message),
+			 errdetail("It was fired by the answer of job " INT64_FORMAT "%s.", current.jobs[0],
+					   current.n > 1 ? ", or one of those written together with it" : "")));
+	s64_roster_say(message);
+	AbortOutOfAnyTransaction();
+	s64_sql_start_transaction();
+	s64_delivery_blame(current.jobs, current.n, message);
+	CommitTransactionCommand();
+}
+
+static void
+prepare_limits(void)
+{
+	static bool prepared = false;
+
+	if (prepared)
+		return;
+	timeout_id = RegisterTimeout(USER_TIMEOUT, time_is_over);
+	/* comes before the callback that aborts the transaction and lets go of all */
+	before_shmem_exit(blame, (Datum) 0);
+	prepared = true;
 }
 
 /* ---- an attempt ---- */
@@ -66,19 +162,14 @@ set_settings(void)
 		{"search_path", "pg_catalog, pg_temp"},
 		{"row_security", "on"},
 		{"lock_timeout", LOCK_WAIT},
+		/* those of sixtyfour.plain_jsonb() that matter to input functions */
+		{"IntervalStyle", "postgres"},
+		{"lc_monetary", "C"},
 	};
 
 	for (int i = 0; i < (int) lengthof(settings); i++)
 		(void) set_config_option(settings[i][0], settings[i][1], PGC_SUSET,
 								 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
-}
-
-/* A statement timeout is armed by postgres.c only, where there is a client. */
-static void
-disarm(void)
-{
-	disable_timeout(STATEMENT_TIMEOUT, false);
-	QueryCancelPending = false;
 }
 
 static void
@@ -93,12 +184,28 @@ write_rows(Batch *batch, int first, int n)
 						   context | SECURITY_LOCAL_USERID_CHANGE |
 						   SECURITY_RESTRICTED_OPERATION);
 	set_settings();
-	enable_timeout_after(STATEMENT_TIMEOUT, STATEMENT_LIMIT);
+	arm(batch, first, n);
 	s64_update_rows(batch->enrichment, batch->target, &batch->deliveries[first],
 					n, &batch->fates[first]);
 	disarm();
 	SetUserIdAndSecContext(user, context);
 	AtEOXact_GUC(false, nestlevel);
+}
+
+/* The error that has just been caught; one that we caused is said to be ours. */
+static ErrorData *
+caught(void)
+{
+	ErrorData  *error = CopyErrorData();
+
+	FlushErrorState();
+	if (current.cancels > 0 && error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+	{
+		error->message = psprintf("writing it took longer than sixtyfour.write_timeout (%d ms)",
+								  s64_guc_write_timeout);
+		error->detail = NULL;
+	}
+	return error;
 }
 
 /* Write some rows; NULL, or the error after which none of them is written. */
@@ -119,8 +226,7 @@ attempt(Batch *batch, int first, int n)
 	PG_CATCH();
 	{
 		MemoryContextSwitchTo(batch->context);
-		error = CopyErrorData();
-		FlushErrorState();
+		error = caught();
 		disarm();
 		RollbackAndReleaseCurrentSubTransaction();
 	}
@@ -149,17 +255,33 @@ is_passing(const ErrorData *error)
 		error->sqlerrcode == ERRCODE_T_R_SERIALIZATION_FAILURE;
 }
 
+/* The next batch is as large as the time allows, as far as this one shows. */
+static void
+learn_size(const ErrorData *error)
+{
+	if (error == NULL)
+		batch_size = Min(batch_size * 2, BATCH);
+	else if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+		batch_size = 1;
+}
+
 /* Write the batch, row by row if need be. */
 static void
 write_batch(Batch *batch)
 {
+	TimestampTz begin = GetCurrentTimestamp();
 	ErrorData  *error = attempt(batch, 0, batch->n);
 
+	learn_size(error);
 	if (error == NULL)
 		return;
 	for (int i = 0; i < batch->n; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
+		batch->fates[i] = UPDATE_NOT_TRIED;
+		if (batch->n > 1 && TimestampDifferenceExceeds(begin, GetCurrentTimestamp(),
+													   2 * s64_guc_write_timeout))
+			continue;
 		if (batch->n > 1)
 			error = attempt(batch, i, 1);
 		if (error == NULL)
@@ -188,6 +310,10 @@ static const struct
 	[UPDATE_SUPERSEDED] = {ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
 	"a later answer has been written to the row"},
 	[UPDATE_NO_ANSWER] = {ERRCODE_NO_DATA, "the result is not in the ledger any more"},
+	[UPDATE_HIDDEN] = {ERRCODE_NO_DATA,
+	"the row is not there any more, or row-level security hides it from the owner of the enrichment"},
+	[UPDATE_REFUSED] = {ERRCODE_INSUFFICIENT_PRIVILEGE,
+	"row-level security does not let the owner of the enrichment update the row"},
 };
 
 static int
@@ -203,13 +329,23 @@ settle(const Batch *batch, UpdateFate fate, int64 *jobs)
 	if (fate == UPDATE_DONE)
 		s64_delivery_applied(jobs, n);
 	else if (fate == UPDATE_LOCKED)
-		s64_delivery_postpone(jobs, n, reasons[fate].message);
+		s64_delivery_postpone(jobs, n, reasons[fate].sqlstate, reasons[fate].message);
 	else
 		s64_delivery_unapplied(jobs, n, reasons[fate].sqlstate, reasons[fate].message);
 	return n;
 }
 
-/* Record all fates; returns how many are final. */
+/* What an error was about, in one line */
+static const char *
+said(const ErrorData *error)
+{
+	return error->detail ? psprintf("%s (%s)", error->message, error->detail) : error->message;
+}
+
+/*
+ * Record all fates; returns how many are final.  That of a row which was not
+ * tried is open: the job stays as it is.
+ */
 static int
 settle_all(const Batch *batch)
 {
@@ -222,10 +358,7 @@ settle_all(const Batch *batch)
 
 		if (batch->fates[i] != UPDATE_FAILED)
 			continue;
-		s64_delivery_unapplied(&batch->deliveries[i].job, 1, error->sqlerrcode,
-							   error->detail
-							   ? psprintf("%s (%s)", error->message, error->detail)
-							   : error->message);
+		s64_delivery_unapplied(&batch->deliveries[i].job, 1, error->sqlerrcode, said(error));
 		settled++;
 	}
 	for (UpdateFate fate = 0; fate < (UpdateFate) lengthof(reasons); fate++)
@@ -234,6 +367,14 @@ settle_all(const Batch *batch)
 
 		if (fate != UPDATE_LOCKED)
 			settled += n;
+	}
+	/* some are not locked: say what holds them up instead */
+	for (int i = 0; i < batch->n; i++)
+	{
+		const ErrorData *error = batch->errors[i];
+
+		if (batch->fates[i] == UPDATE_LOCKED && error != NULL && is_trouble(error))
+			s64_delivery_postpone(&batch->deliveries[i].job, 1, error->sqlerrcode, said(error));
 	}
 	return settled;
 }
@@ -299,7 +440,8 @@ s64_writeback_batch(int *looked_at)
 	Batch		batch = {0};
 	int			id;
 
-	*looked_at = batch.n = s64_delivery_claim(BATCH, &id, &batch.deliveries);
+	prepare_limits();
+	*looked_at = batch.n = s64_delivery_claim(batch_size, &id, &batch.deliveries);
 	if (batch.n == 0)
 		return 0;
 	batch.context = CurrentMemoryContext;

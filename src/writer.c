@@ -31,10 +31,12 @@
 /* A job that is due but cannot be had is somebody's for a moment. */
 #define SHORTEST_SLEEP 200
 
+/* Begin a transaction, and show it in pg_stat_activity. */
 static void
-begin_transaction(void)
+begin_transaction(const char *activity)
 {
 	SetCurrentStatementStartTimestamp();
+	pgstat_report_activity(STATE_RUNNING, activity);
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
 }
@@ -45,6 +47,7 @@ end_transaction(void)
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 	pgstat_report_stat(true);
+	pgstat_report_activity(STATE_IDLE, NULL);
 }
 
 /* Write one batch; returns the number of jobs looked at. */
@@ -54,9 +57,8 @@ write_batch(void)
 	int			looked_at;
 	int			settled;
 
-	pgstat_report_activity(STATE_RUNNING, "sixtyfour: writing answers into rows");
 	s64_roster_report("writing", 0);
-	begin_transaction();
+	begin_transaction("sixtyfour: writing answers into rows");
 	settled = s64_writeback_batch(&looked_at);
 	end_transaction();
 	if (settled > 0)
@@ -69,31 +71,10 @@ next_due(void)
 {
 	TimestampTz next;
 
-	begin_transaction();
+	begin_transaction("sixtyfour: looking for answers that wait");
 	next = s64_writeback_next_due();
 	end_transaction();
 	return next;
-}
-
-static void
-sleep_until(TimestampTz next)
-{
-	static uint32 wait_event = 0;
-	long		timeout = LONGEST_SLEEP;
-
-	if (wait_event == 0)
-		wait_event = s64_wait_event_new("SixtyfourWriterMain");
-	if (!TIMESTAMP_IS_NOEND(next))
-	{
-		timeout = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), next);
-		timeout = Max(SHORTEST_SLEEP, Min(timeout, LONGEST_SLEEP));
-	}
-	pgstat_report_activity(STATE_IDLE, NULL);
-	s64_roster_report(TIMESTAMP_IS_NOEND(next) ? "idle" : "waiting for locked rows", 0);
-	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, timeout,
-					 wait_event);
-	ResetLatch(MyLatch);
-	CHECK_FOR_INTERRUPTS();
 }
 
 /* Has there been nothing to do for sixtyfour.idle_timeout? */
@@ -102,6 +83,30 @@ is_idle(TimestampTz since)
 {
 	return s64_guc_idle_timeout > 0 &&
 		TimestampDifferenceExceeds(since, GetCurrentTimestamp(), s64_guc_idle_timeout * 1000);
+}
+
+/* Sleep until the next job is due, or it is time to leave. */
+static void
+sleep_until(TimestampTz next, TimestampTz active)
+{
+	static uint32 wait_event = 0;
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz leave = TimestampTzPlusMilliseconds(active, s64_guc_idle_timeout * INT64CONST(1000));
+	long		timeout = LONGEST_SLEEP;
+
+	if (wait_event == 0)
+		wait_event = s64_wait_event_new("SixtyfourWriterMain");
+	if (!TIMESTAMP_IS_NOEND(next))
+		timeout = Min(timeout, TimestampDifferenceMilliseconds(now, next));
+	/* one that is to leave and does not was woken: its latch is set */
+	if (s64_guc_idle_timeout > 0 && leave > now)
+		timeout = Min(timeout, TimestampDifferenceMilliseconds(now, leave));
+	timeout = Max(timeout, SHORTEST_SLEEP);
+	s64_roster_report(TIMESTAMP_IS_NOEND(next) ? "idle" : "waiting for locked rows", 0);
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, timeout,
+					 wait_event);
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
 }
 
 static void
@@ -126,7 +131,7 @@ work(void)
 		next = next_due();
 		if (is_idle(active) && s64_roster_leave(TIMESTAMP_IS_NOEND(next) ? 0 : next))
 			return;
-		sleep_until(next);
+		sleep_until(next, active);
 	}
 }
 

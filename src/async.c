@@ -49,6 +49,7 @@ make_kind(FunctionCallInfo fcinfo, const Operation *operation)
 		? PG_GETARG_INT32(priority) : DEFAULT_PRIORITY;
 	kind.run_at = run_at >= 0 && !PG_ARGISNULL(run_at)
 		? PG_GETARG_TIMESTAMPTZ(run_at) : GetCurrentStatementStartTimestamp();
+	kind.cache_ttl = s64_guc_cache_ttl;
 	return kind;
 }
 

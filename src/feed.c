@@ -28,6 +28,7 @@
 #include "asked.h"
 #include "compat.h"
 #include "feed.h"
+#include "guc.h"
 #include "queue.h"
 #include "rows.h"
 
@@ -78,6 +79,7 @@ add_rows(const Enrichment *e, Row *rows, int n, int max, int priority)
 	kind.priority = priority;
 	kind.run_at = GetCurrentTimestamp();
 	kind.enrichment = e->id;
+	kind.cache_ttl = s64_guc_cache_ttl;
 	s64_queue_add(&kind, specs, n, NULL);
 	return n;
 }

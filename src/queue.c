@@ -138,7 +138,7 @@ s64_queue_add(const JobKind *kind, const JobSpec *specs, int n, int64 *ids)
 	values[10] = fingerprint_array(kind, specs, n);
 	values[11] = jsonb_array(specs, n, offsetof(JobSpec, row_key));
 	values[12] = jsonb_array(specs, n, offsetof(JobSpec, row_input));
-	values[13] = Int32GetDatum(s64_guc_cache_ttl);
+	values[13] = Int32GetDatum(kind->cache_ttl);
 
 	s64_sql_begin();
 	rows = s64_sql_run(&insert_jobs, values, nulls);

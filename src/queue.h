@@ -28,6 +28,7 @@ typedef struct JobKind
 	int			priority;		/* smaller goes first */
 	TimestampTz run_at;			/* not before */
 	int			enrichment;		/* id, or 0 */
+	int			cache_ttl;		/* age of a stored result that will do, s */
 } JobKind;
 
 /* One job */

@@ -13,6 +13,7 @@
 #include "guc.h"
 #include "launcher.h"
 #include "meter.h"
+#include "price.h"
 #include "roster.h"
 #include "utility.h"
 
@@ -25,6 +26,7 @@ _PG_init(void)
 {
 	s64_guc_init();
 	s64_meter_init();
+	s64_price_init();
 	s64_roster_init();
 	s64_utility_init();
 	s64_launcher_init();

@@ -187,6 +187,14 @@ wait_until($spent, '1440 500');
 pass('and when it is given up');
 $mock->clear_rules;
 
+# what belongs to another day
+my $day = q(date_trunc('day', now() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC');
+run_in('postgres', "UPDATE sixtyfour.call SET created_at = $day - interval '1 us' WHERE state = 'done'");
+run_in('postgres', "UPDATE sixtyfour.call SET created_at = $day WHERE state = 'abandoned'");
+restart();
+wait_until($spent, '0 500');
+pass('yesterday\'s spending is not today\'s');
+
 # ---- prices that nobody states ----
 
 key('api_learn');

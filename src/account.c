@@ -484,11 +484,17 @@ s64_account_check_server(const char *name, Oid userid)
 static Account *
 read_account(const char *server_name, Oid userid, bool spend)
 {
-	ForeignServer *server = get_server(server_name, userid, spend);
+	ForeignServer *server;
 	Account    *account = palloc0(sizeof(Account));
 	List	   *defs;
 	size_t		len;
 
+	/* it could still use what everybody may use */
+	if (spend && !SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(userid)))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
+				 errmsg("role with OID %u does not exist", userid)));
+	server = get_server(server_name, userid, spend);
 	account->serverid = server->serverid;
 	account->userid = userid;
 	account->server = server->servername;
@@ -556,6 +562,29 @@ s64_account_try(const char *server_name, Oid userid, bool spend, ErrorData **err
 	MemoryContextSwitchTo(context);
 	CurrentResourceOwner = owner;
 	return account;
+}
+
+static bool accounts_changed = true;
+
+static void
+note_change(Datum arg, int cacheid, uint32 hashvalue)
+{
+	accounts_changed = true;
+}
+
+bool
+s64_account_changed(void)
+{
+	static const int caches[] = {FOREIGNSERVEROID, USERMAPPINGOID, AUTHOID, AUTHMEMMEMROLE};
+	static bool registered = false;
+	bool		changed;
+
+	for (size_t i = 0; i < lengthof(caches) && !registered; i++)
+		CacheRegisterSyscacheCallback(caches[i], note_change, (Datum) 0);
+	registered = true;
+	changed = accounts_changed;
+	accounts_changed = false;
+	return changed;
 }
 
 static char *

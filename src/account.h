@@ -45,8 +45,8 @@ extern void s64_account_check_server(const char *name, Oid userid);
  * The account that a server and userid's (or PUBLIC's) user mapping for it
  * name, allocated in the current memory context.  Needs a transaction.
  *
- * Raises 28000 where there is no usable server, mapping or key, and 42501 where
- * userid lacks USAGE on the server.
+ * Raises 28000 where there is no usable server, mapping or key, or no such
+ * role any more, and 42501 where userid lacks USAGE on the server.
  */
 extern Account *s64_account_get(const char *server_name, Oid userid);
 
@@ -57,6 +57,14 @@ extern Account *s64_account_get(const char *server_name, Oid userid);
  */
 extern Account *s64_account_try(const char *server_name, Oid userid, bool spend,
 								ErrorData **error);
+
+/*
+ * Has anything changed since the last time this was asked by which another
+ * account, or error, might be found: a server, a user mapping, a role?  True
+ * the first time.  What other sessions commit is seen from the start of the
+ * next transaction on.
+ */
+extern bool s64_account_changed(void);
 
 /* A copy in the current memory context that shares nothing. */
 extern Account *s64_account_copy(const Account *account);

@@ -35,6 +35,8 @@ future(int64 when, TimestampTz now, bool *isnull)
 static char *
 obstacle(const Account *account, const MeterReading *reading, TimestampTz now)
 {
+	if (reading->no_room)
+		return "too many API keys in use at once";
 	if (reading->paused_until > now)
 		return psprintf("the service refuses the account (%s)",
 						unpack_sql_state(reading->paused_by));

@@ -38,4 +38,11 @@ extern bool s64_budget_reserve(BudgetState *state, int64 cents, int64 limit,
 extern void s64_budget_settle(BudgetState *state, int64 reserved, int64 cents,
 							  int64 day);
 
+/*
+ * "spent" and "at_risk" more than was counted belong to "day"; either may be
+ * negative.  What belongs to a day that is over counts no more.
+ */
+extern void s64_budget_add(BudgetState *state, int64 spent, int64 at_risk,
+						   int64 day);
+
 #endif							/* S64_BUDGET_H */

@@ -29,6 +29,7 @@
 #include "digest.h"
 #include "enrichment.h"
 #include "guc.h"
+#include "price.h"
 #include "rows.h"
 #include "sql.h"
 
@@ -57,15 +58,17 @@ static SqlStatement select_stored = {
 	3, {UUIDARRAYOID, UUIDOID, FLOAT8OID}, NULL
 };
 
-/* What the operation cost, for most, and how long its calls ran */
+/* What such questions cost, for most, and how long the operation's calls ran */
 static SqlStatement select_learned = {
 	"SELECT (SELECT percentile_cont(ARRAY[0.1, 0.9]) WITHIN GROUP (ORDER BY cents)"
-	"  FROM (SELECT cents FROM sixtyfour.result WHERE operation = $1 AND cents IS NOT NULL"
+	"  FROM (SELECT cents FROM sixtyfour.result r WHERE operation = $1 AND account = $2 AND cents IS NOT NULL"
+	"   AND EXISTS (SELECT FROM sixtyfour.job j WHERE j.call = r.call"
+	"    AND (j.body ->> 'tier', j.body ->> 'mode') IS NOT DISTINCT FROM ($3 ->> 'tier', $3 ->> 'mode'))"
 	"   ORDER BY id DESC LIMIT 1000) r),"
 	" (SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY extract(epoch FROM finished_at - accepted_at)::float8)"
 	"  FROM (SELECT accepted_at, finished_at FROM sixtyfour.call WHERE operation = $1 AND state = 'done'"
 	"   AND accepted_at IS NOT NULL ORDER BY id DESC LIMIT 1000) c)",
-	1, {TEXTOID}, NULL
+	3, {TEXTOID, UUIDOID, JSONBOID}, NULL
 };
 
 static void
@@ -136,9 +139,10 @@ stated_price(const Enrichment *e)
 
 /* What the ledger knows: prices[2] (NaN: nothing), and seconds of a call */
 static void
-learn(const Enrichment *e, double *prices, double *seconds)
+learn(const Enrichment *e, const AccountId *account, double *prices, double *seconds)
 {
-	Datum		values[1] = {CStringGetTextDatum(e->endpoint->name)};
+	Datum		values[3] = {CStringGetTextDatum(e->endpoint->name),
+	UUIDPGetDatum(account), JsonbPGetDatum(e->rest)};
 	Datum		value;
 	bool		isnull;
 
@@ -172,12 +176,17 @@ fill_money_and_time(const Enrichment *e, const Account *account,
 	double		prices[2];
 	double		seconds;
 	Interval   *duration = palloc0(sizeof(Interval));
+	PriceKind	kind = s64_price_kind(e->endpoint, e->rest);
+	int			learned = s64_price_learned(&account->id, &kind);
 
-	learn(e, prices, &seconds);
+	learn(e, &account->id, prices, &seconds);
 	if (price == PRICE_UNKNOWN && isnan(prices[0]))
-		price = account->assumed_price;
+		price = learned >= 0 ? learned : account->assumed_price;
 	if (price >= 0)
-		prices[0] = prices[1] = price;
+	{
+		prices[0] = price;
+		prices[1] = Max(price, learned);
+	}
 	values[2] = Int64GetDatum(requests);
 	for (int i = 0; i < 2; i++)
 	{

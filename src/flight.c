@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "miscadmin.h"
 #include "storage/fd.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
@@ -108,6 +109,55 @@ read_outcome(Flight *flight)
 	CurrentResourceOwner = owner;
 }
 
+/*
+ * The outcome when the reply could not even be looked at, for want of memory
+ * say: nobody knows what it said.  A poll can be made again.  Needs nothing
+ * that could fail.
+ */
+static void
+give_up_reading(Flight *flight)
+{
+	Outcome    *outcome = &flight->unread;
+	bool		paid = flight->request->paid;
+
+	outcome->kind = paid ? OUTCOME_UNREADABLE : OUTCOME_FAILED;
+	outcome->billing = paid ? BILLING_UNCERTAIN : BILLING_NONE;
+	outcome->status = s64_http_reply(flight->transfer)->status;
+	outcome->cents = -1;
+	outcome->remaining = -1;
+	outcome->said = "Reading it failed on this side; the server's log says why.";
+	outcome->raw = "(not kept)";
+	flight->outcome = outcome;
+}
+
+/* Read a reply in a transaction; an error ends only the reading. */
+static void
+read_reply(Flight *flight)
+{
+	MemoryContext context = CurrentMemoryContext;
+
+	PG_TRY();
+	{
+		s64_sql_start_transaction();
+		read_outcome(flight);
+		s64_report_log(flight->outcome, flight->request->what);
+		CommitTransactionCommand();
+	}
+	PG_CATCH();
+	{
+		HOLD_INTERRUPTS();
+		MemoryContextSwitchTo(context);
+		EmitErrorReport();
+		AbortCurrentTransaction();
+		FlushErrorState();
+		RESUME_INTERRUPTS();
+		if (flight->outcome == NULL)
+			give_up_reading(flight);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+}
+
 Flight *
 s64_flight_next(void)
 {
@@ -124,10 +174,7 @@ s64_flight_next(void)
 	if (transfer == NULL)
 		return NULL;
 	flight = s64_http_tag(transfer);
-	s64_sql_start_transaction();
-	read_outcome(flight);
-	CommitTransactionCommand();
-	s64_report_log(flight->outcome, flight->request->what);
+	read_reply(flight);
 	s64_http_finish(transfer);
 	flight->transfer = NULL;
 	count(flight, -1);

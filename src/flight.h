@@ -30,13 +30,18 @@ typedef struct Flight
 	bool		direct;			/* the answer to the submission is the result */
 	Account    *account;		/* in context */
 	ApiRequest *request;		/* in context */
-	int			reserved;		/* cents set aside for a submission */
+	int			reserved;		/* cents set aside for a submission ... */
+	TimestampTz reserved_at;	/* ... and when */
 	TimestampTz started;
 	HttpTransfer *transfer;
 	Outcome    *outcome;		/* how it ended, in context */
 	bool		poisoned;		/* its outcome cannot be stored as it is */
 	bool		call_ended;		/* recorded: a poll's call needs no more polls */
+	bool		call_expired;	/* recorded: and may have been billed */
 	int64		cents;			/* recorded: what it cost; -1 if uncertain */
+	double		item_cents;		/* recorded: what each item cost; -1 if not known */
+	bool		counted;		/* the meter has been told */
+	Outcome		unread;			/* the outcome where reading it failed */
 } Flight;
 
 /* A flight to be filled and started, or freed. */

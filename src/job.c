@@ -493,6 +493,8 @@ why_account(const Job *job, const Account *account)
 	int			cents = job->endpoint == NULL ? 0
 		: s64_request_expected_cents(account, job->endpoint, job->body);
 
+	if (reading.no_room)
+		return "Too many API keys are in use at once on this database server; it waits until one of them is not.";
 	if (reading.paused_until > now)
 		return psprintf("Its account is tried again at %s, or with another key: %s.",
 						timestamptz_to_str(reading.paused_until),

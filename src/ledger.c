@@ -115,7 +115,8 @@ s64_ledger_take_over(void)
 }
 
 #define TASK_COLUMNS \
-	"id, operation, task_id, server::text, payer, items, expected_cents, accepted_at"
+	"id, operation, task_id, server::text, payer, items, expected_cents, accepted_at," \
+	" created_at, account, (SELECT body FROM sixtyfour.job WHERE job.call = call.id LIMIT 1)"
 
 static SqlStatement select_tasks = {
 	"SELECT " TASK_COLUMNS " FROM sixtyfour.call"
@@ -130,6 +131,19 @@ static SqlStatement adopt_tasks = {
 	" AND home_system = $2 AND home_database = $3 RETURNING " TASK_COLUMNS,
 	3, {INT8OID, INT8OID, OIDOID}, NULL
 };
+
+/* The kind of price that an operation and a job's body in a column make */
+static PriceKind
+read_kind(const char *operation, uint64 row, int column)
+{
+	const Endpoint *endpoint = s64_endpoint_find(operation);
+	PriceKind	unknown = {0};
+	bool		isnull;
+	Datum		body = s64_sql_value(row, column, &isnull);
+
+	return isnull || endpoint == NULL ? unknown
+		: s64_price_kind(endpoint, DatumGetJsonbP(body));
+}
 
 /* Copy the rows of a result with TASK_COLUMNS into the caller's context. */
 static LedgerTask *
@@ -152,6 +166,9 @@ read_tasks(uint64 rows, MemoryContext context)
 		tasks[i].accepted_at = DatumGetTimestampTz(s64_sql_value(i, 8, &isnull));
 		if (isnull)
 			tasks[i].accepted_at = GetCurrentTimestamp();
+		tasks[i].created_at = DatumGetTimestampTz(s64_sql_value(i, 9, &isnull));
+		tasks[i].account = *DatumGetUUIDP(s64_sql_value(i, 10, &isnull));
+		tasks[i].kind = read_kind(tasks[i].operation, i, 11);
 	}
 	MemoryContextSwitchTo(old);
 	return tasks;

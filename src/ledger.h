@@ -34,6 +34,7 @@
 
 #include "account.h"
 #include "endpoint.h"
+#include "price.h"
 
 /* A call that was accepted, and is to be polled */
 typedef struct LedgerTask
@@ -46,6 +47,9 @@ typedef struct LedgerTask
 	int			items;
 	int			expected_cents;
 	TimestampTz accepted_at;
+	TimestampTz created_at;
+	AccountId	account;
+	PriceKind	kind;			/* "" if not known */
 } LedgerTask;
 
 /*

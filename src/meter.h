@@ -4,9 +4,16 @@
  *		Each account's requests and cents, counted for the whole server.
  *
  * The counts live in shared memory where the library is preloaded, and in
- * the session where it is not.  They start at zero with the server.  One
+ * the session where it is not.  They start at zero with the server; what a
+ * database's ledger knows about today is then added by its first worker.  One
  * LWLock protects the table of accounts; it is never held while anything can
  * fail or wait.
+ *
+ * The table has room for so many accounts at once.  One that is not in use
+ * makes room for another, unless something about it must be remembered.  Where
+ * there is no room, nothing may be sent over a further account: no function
+ * but s64_meter_enter() raises an error for that, so that one account more
+ * does not stop the worker's others.
  *
  *-------------------------------------------------------------------------
  */
@@ -27,15 +34,26 @@ typedef struct MeterReading
 	int64		at_risk;		/* cents */
 	int64		paused_until;	/* no submission before this TimestampTz */
 	int			paused_by;		/* SQLSTATE of the refusal that is why */
+	bool		no_room;		/* not in the table, which is full */
 } MeterReading;
+
+/* What a ledger says about an account's money of one day */
+typedef struct MeterSeed
+{
+	AccountId	account;
+	int64		spent;			/* cents */
+	int64		at_risk;		/* cents */
+} MeterSeed;
 
 /* Ask for shared memory, when the postmaster loads us.  From _PG_init. */
 extern void s64_meter_init(void);
 
+/* Make room for an account, or raise 53400.  For sessions, before they ask. */
+extern void s64_meter_enter(const Account *account, TimestampTz now);
+
 /*
  * Ask for one request.  Returns 0 if it may be made now, or how many µs to wait
- * before asking again.  Raises 53400 when more accounts than the table holds
- * are busy.
+ * before asking again.
  */
 extern int64 s64_meter_take(const Account *account, TimestampTz now);
 
@@ -67,8 +85,8 @@ extern MeterReading s64_meter_read(const Account *account, TimestampTz now);
 
 /*
  * Set cents aside for a request.  False, with the reading, if the account's
- * daily budget does not allow it.  What is never settled counts as at risk
- * for the rest of the day.
+ * daily budget does not allow it, or there is no room for the account.  What
+ * is never settled counts as at risk for the rest of the day.
  */
 extern bool s64_meter_reserve(const Account *account, int64 cents,
 							  TimestampTz now, MeterReading *reading);
@@ -76,5 +94,23 @@ extern bool s64_meter_reserve(const Account *account, int64 cents,
 /* A request ended for which "reserved" was set aside at "since". */
 extern void s64_meter_settle(const Account *account, int64 reserved,
 							 int64 cents, TimestampTz since);
+
+/*
+ * It turned out that a request for which cents were set aside at "since" costs
+ * more, or less, than was counted.
+ */
+extern void s64_meter_correct(const AccountId *account, int64 more_spent,
+							  int64 more_at_risk, TimestampTz since);
+
+/*
+ * Add what a database's ledger says about the day of "now".  Only the first
+ * time since the server started, before the database's worker sends anything:
+ * from then on what it spends is counted as it is spent.
+ */
+extern void s64_meter_seed(Oid database, const MeterSeed *seeds, int n,
+						   TimestampTz now);
+
+/* Has that been done? */
+extern bool s64_meter_is_seeded(Oid database);
 
 #endif							/* S64_METER_H */

@@ -153,7 +153,13 @@ poll(int64 epoch, TimestampTz now, bool *changed)
 	foreach(lc, pass->flights)
 		s64_flight_start(lfirst(lc), POLL_TIMEOUT);
 	foreach(lc, pass->expired)
-		s64_tasks_free(lfirst(lc));
+	{
+		Task	   *task = lfirst(lc);
+
+		s64_meter_correct(&task->account, -task->expected_cents,
+						  task->expected_cents, task->reserved_at);
+		s64_tasks_free(task);
+	}
 	*changed |= pass->expired != NIL;
 	full = pass->full;
 	MemoryContextDelete(context);

@@ -89,14 +89,23 @@ s64_request_price(const Endpoint *endpoint, Jsonb *body)
 }
 
 int
+s64_request_cents(const Account *account, int price, const PriceKind *kind)
+{
+	int			learned = s64_price_learned(&account->id, kind);
+
+	/* an average may be below what is stated, and a budget is a promise */
+	if (Max(price, learned) >= 0)
+		return Max(price, learned);
+	return account->assumed_price >= 0 ? account->assumed_price : ASSUMED_PRICE;
+}
+
+int
 s64_request_expected_cents(const Account *account, const Endpoint *endpoint,
 						   Jsonb *body)
 {
-	int			price = s64_request_price(endpoint, body);
+	PriceKind	kind = s64_price_kind(endpoint, body);
 
-	if (price == PRICE_UNKNOWN)
-		price = account->assumed_price;
-	return price < 0 ? ASSUMED_PRICE : price;
+	return s64_request_cents(account, s64_request_price(endpoint, body), &kind);
 }
 
 static char *
@@ -123,6 +132,7 @@ s64_request_make(const Account *account, const Endpoint *endpoint, Jsonb *body,
 	request->answer = endpoint->answer;
 	request->price = endpoint->price;
 	request->paid = request->price != PRICE_FREE;
+	request->kind = s64_price_kind(endpoint, body);
 	if (body != NULL)
 	{
 		body = s64_request_normalize(endpoint, body);
@@ -234,6 +244,7 @@ s64_request_make_submission(const Account *account, const Endpoint *endpoint,
 	request->price = s64_request_price(endpoint, bodies[0]);
 	if (request->price != PRICE_UNKNOWN)
 		request->price *= n;
+	request->kind = s64_price_kind(endpoint, bodies[0]);
 	request->body = body_text(n > 1 ? make_bulk_body(endpoint, bodies, n) : bodies[0]);
 	request->url = psprintf("%s%s", account->base_url, path);
 	return request;

@@ -13,6 +13,7 @@
 #include "account.h"
 #include "endpoint.h"
 #include "http.h"
+#include "price.h"
 
 /* A request, checked and ready to be sent */
 typedef struct ApiRequest
@@ -23,7 +24,8 @@ typedef struct ApiRequest
 	char	   *body;			/* UTF-8, or NULL */
 	AnswerShape answer;
 	bool		paid;			/* may cost money: send once, count its price */
-	int			price;			/* cents, or PRICE_UNKNOWN */
+	int			price;			/* that is stated: cents, or PRICE_UNKNOWN */
+	PriceKind	kind;			/* by which its price is learned */
 } ApiRequest;
 
 /*
@@ -45,9 +47,18 @@ extern bool s64_request_is_sendable(Jsonb *body);
  */
 extern int	s64_request_price(const Endpoint *endpoint, Jsonb *body);
 
-/* The same, but where the price is not known what the account assumes: cents */
+/*
+ * What a question with this (normalized) body is to count against the
+ * account's budget before its price is known, in cents: what such questions
+ * turned out to cost, or the stated price if that is more; and where nothing is
+ * known what the account assumes.
+ */
 extern int	s64_request_expected_cents(const Account *account,
 									   const Endpoint *endpoint, Jsonb *body);
+
+/* The same, by the stated price and the kind */
+extern int	s64_request_cents(const Account *account, int price,
+							  const PriceKind *kind);
 
 /*
  * A request to an endpoint of the table.  body is its JSON body, or NULL for

@@ -19,7 +19,6 @@
 #include "session.h"
 
 #define MAX_TRIES		3		/* of a request answered with 429 */
-#define ASSUMED_PRICE	500		/* cents, under a budget, if nothing is known */
 
 /* An exchange in progress */
 typedef struct Exchange
@@ -76,6 +75,7 @@ take_slot(Exchange *exchange)
 {
 	int64		wait;
 
+	s64_meter_enter(exchange->account, GetCurrentTimestamp());
 	while ((wait = s64_meter_take(exchange->account, GetCurrentTimestamp())) > 0)
 		wait_for_slot(exchange, wait);
 }
@@ -84,11 +84,8 @@ take_slot(Exchange *exchange)
 static int64
 expected_price(const Exchange *exchange)
 {
-	if (exchange->request->price != PRICE_UNKNOWN)
-		return exchange->request->price;
-	if (exchange->account->assumed_price >= 0)
-		return exchange->account->assumed_price;
-	return ASSUMED_PRICE;
+	return s64_request_cents(exchange->account, exchange->request->price,
+							 &exchange->request->kind);
 }
 
 static void

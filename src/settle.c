@@ -8,6 +8,10 @@
  * hold back the others; and the one that cannot be stored for what it
  * contains is recorded as failed, its text kept raw.
  *
+ * What follows the commit happens once for each flight, whatever error comes
+ * in between: with the commit it moves to another list, and is counted there
+ * before anything that can fail.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -21,6 +25,7 @@
 #include "flight.h"
 #include "ledger.h"
 #include "meter.h"
+#include "price.h"
 #include "report.h"
 #include "schedule.h"
 #include "settle.h"
@@ -34,6 +39,7 @@
 #define RAW_MAX			65536	/* bytes of an answer that is kept as text */
 
 static dlist_head ended = DLIST_STATIC_INIT(ended);
+static dlist_head recorded = DLIST_STATIC_INIT(recorded);	/* and committed */
 
 /* ---- pauses ---- */
 
@@ -42,34 +48,55 @@ static void
 pause_account(const Account *account, const Outcome *outcome)
 {
 	TimestampTz now = GetCurrentTimestamp();
+	bool		is_new = s64_meter_read(account, now).paused_until < now;
 
-	if (s64_meter_read(account, now).paused_until < now)
+	/* it must not depend on the log */
+	s64_meter_pause(account, now + ACCOUNT_PAUSE, s64_report_sqlstate(outcome), now);
+	if (is_new)
 		ereport(LOG,
 				(errmsg("sixtyfour: submissions over server \"%s\" pause for %d s",
 						account->server, (int) (ACCOUNT_PAUSE / 1000000)),
 				 errdetail("%s", s64_report_message(outcome, "submission"))));
-	s64_meter_pause(account, now + ACCOUNT_PAUSE, s64_report_sqlstate(outcome), now);
 }
 
 /* ---- money ---- */
 
 /*
  * A submission replaces what was set aside by what it cost; what is uncertain
- * stays set aside.  When its task has told the real price, that is corrected.
+ * stays set aside.  When its task has told the real price, that is corrected,
+ * on the day and for the account of the submission.  So the meter always says
+ * what would be read from the ledger (spending.c).
  */
 static void
 settle_money(const Flight *flight)
 {
 	const Task *task = flight->task;
 
-	if (flight->cents < 0)
-		return;
-	if (task == NULL)
+	if (task == NULL && flight->cents >= 0)
 		s64_meter_settle(flight->account, flight->reserved, flight->cents,
-						 flight->started);
-	else if (flight->call_ended)
-		s64_meter_settle(flight->account, 0, flight->cents - task->expected_cents,
-						 flight->started);
+						 flight->reserved_at);
+	else if (task != NULL && flight->call_expired)
+		s64_meter_correct(&task->account, -task->expected_cents,
+						  task->expected_cents, task->reserved_at);
+	else if (task != NULL && flight->call_ended && flight->cents >= 0)
+		s64_meter_correct(&task->account, flight->cents - task->expected_cents,
+						  0, task->reserved_at);
+}
+
+/* Learn from what the answer to a call says that it cost. */
+static void
+settle_price(const Flight *flight)
+{
+	PriceKind	kind = flight->request->kind;
+	const Task *task = flight->task;
+
+	if (flight->item_cents < 0)
+		return;
+	if (task != NULL)
+		strlcpy(kind.name, task->price_kind, sizeof(kind.name));
+	if (kind.name[0] != '\0')
+		s64_price_learn(task ? &task->account : &flight->account->id, &kind,
+						flight->item_cents);
 }
 
 /* Tell the meter what a reply says about the rate. */
@@ -134,6 +161,7 @@ record_direct_answer(Flight *flight, int64 epoch)
 	const Outcome *outcome = flight->outcome;
 	Jsonb	   *answer = outcome->answer;
 
+	flight->item_cents = outcome->cents;
 	flight->cents = outcome->cents >= 0 ? outcome->cents : flight->reserved;
 	s64_ledger_done(flight->call, epoch, &answer, 1, (int) outcome->cents, NULL);
 }
@@ -167,9 +195,12 @@ record_submission(Flight *flight, int64 epoch)
 	else if (outcome->billing == BILLING_NONE)
 		record_rejection(flight, epoch);
 	else if (outcome->billing == BILLING_DONE && flight->direct)
+	{
+		flight->cents = outcome->cents >= 0 ? outcome->cents : flight->reserved;
 		s64_ledger_failed(flight->call, epoch, s64_report_sqlstate(outcome),
 						  s64_report_message(outcome, flight->request->what),
 						  (int) outcome->cents, raw_text(outcome));
+	}
 	else
 		s64_ledger_uncertain(flight->call, epoch,
 							 s64_report_message(outcome, flight->request->what),
@@ -224,6 +255,8 @@ record_finished_task(Flight *flight, int64 epoch, const TaskStatus *task)
 						  task->cents, raw);
 	else
 	{
+		if (task->cents >= 0)
+			flight->item_cents = (double) task->cents / Max(flight->items, 1);
 		answers = split_result(flight, task->result);
 		s64_ledger_done(flight->call, epoch, answers, flight->items, task->cents,
 						is_complete(answers, flight->items) ? NULL : raw);
@@ -235,13 +268,14 @@ record_finished_task(Flight *flight, int64 epoch, const TaskStatus *task)
  * them in a row it is taken at its word.  Returns true if the call has ended.
  */
 static bool
-record_odd_poll(const Flight *flight, int64 epoch)
+record_odd_poll(Flight *flight, int64 epoch)
 {
 	const Outcome *outcome = flight->outcome;
 
 	if (flight->task->oddities + 1 < MAX_ODDITIES)
 		return false;
-	if (outcome->kind == OUTCOME_NOT_FOUND)
+	flight->call_expired = outcome->kind == OUTCOME_NOT_FOUND;
+	if (flight->call_expired)
 		s64_ledger_expired(flight->call, epoch,
 						   "the service no longer knows the task");
 	else
@@ -278,6 +312,7 @@ record_poll(Flight *flight, int64 epoch)
 	}
 	if (task->accepted_at + s64_schedule_deadline(task->operation) > GetCurrentTimestamp())
 		return false;
+	flight->call_expired = true;
 	s64_ledger_expired(flight->call, epoch, "the task did not end in time");
 	return true;
 }
@@ -289,16 +324,20 @@ record_poll(Flight *flight, int64 epoch)
  * Characters that are not ASCII may be the trouble.
  */
 static void
-record_poisoned(const Flight *flight, int64 epoch)
+record_poisoned(Flight *flight, int64 epoch)
 {
 	const char *text = raw_text(flight->outcome);
+	bool		unbilled = flight->outcome->billing == BILLING_NONE;
 	StringInfoData raw;
 
 	initStringInfo(&raw);
 	for (const char *p = text ? text : ""; *p && raw.len < RAW_MAX; p++)
 		appendStringInfoChar(&raw, *p >= ' ' && *p <= '~' ? *p : '?');
+	if (flight->task == NULL)
+		flight->cents = unbilled ? 0 : flight->reserved;
 	s64_ledger_failed(flight->call, epoch, ERRCODE_PROTOCOL_VIOLATION,
-					  "the service's answer cannot be stored", -1, raw.data);
+					  "the service's answer cannot be stored",
+					  flight->task == NULL && unbilled ? 0 : -1, raw.data);
 }
 
 /*
@@ -309,7 +348,9 @@ static void
 record(Flight *flight, int64 epoch)
 {
 	flight->cents = -1;
+	flight->item_cents = -1;
 	flight->call_ended = true;
+	flight->call_expired = false;
 	if (flight->poisoned)
 		record_poisoned(flight, epoch);
 	else if (flight->task != NULL)
@@ -325,30 +366,53 @@ is_odd(const Outcome *outcome)
 		outcome->kind == OUTCOME_UNREADABLE || outcome->kind == OUTCOME_TOO_LARGE;
 }
 
-/* What can be done once the record is durable */
+/* Follow the task that an accepted submission has made, if it has. */
+static void
+follow_task(const Flight *flight, TimestampTz now)
+{
+	char	   *task_id = s64_task_id(flight->outcome->answer);
+	Task	   *task;
+
+	if (task_id == NULL)
+		return;
+	task = s64_tasks_add(flight->call, flight->request->what, task_id,
+						 flight->account->server, flight->account->userid,
+						 flight->items, flight->reserved, now,
+						 now + s64_schedule_poll(flight->request->what, 0));
+	task->reserved_at = flight->reserved_at;
+	task->account = flight->account->id;
+	strlcpy(task->price_kind, flight->request->kind.name, sizeof(task->price_kind));
+}
+
+/* Tell the meter; once, and nothing here can fail. */
+static void
+count_flight(Flight *flight)
+{
+	if (flight->counted)
+		return;
+	flight->counted = true;
+	settle_money(flight);
+	settle_rate(flight);
+	settle_price(flight);
+}
+
+/*
+ * What can be done once the record is durable.  May raise an error, and is
+ * then done again: so whatever can fail comes before what must happen once.
+ */
 static void
 after_record(Flight *flight)
 {
 	Task	   *task = flight->task;
 	const Outcome *outcome = flight->outcome;
 	TimestampTz now = GetCurrentTimestamp();
-	MemoryContext old = MemoryContextSwitchTo(flight->context);
 
-	settle_money(flight);
-	settle_rate(flight);
+	count_flight(flight);
 	if (outcome->kind == OUTCOME_KEY_REFUSED || outcome->kind == OUTCOME_NO_BALANCE)
 		pause_account(flight->account, outcome);
 	if (task == NULL && outcome->kind == OUTCOME_ANSWER && !flight->direct &&
 		!flight->poisoned)
-	{
-		char	   *task_id = s64_task_id(outcome->answer);
-
-		if (task_id != NULL)
-			s64_tasks_add(flight->call, flight->request->what, task_id,
-						  flight->account->server, flight->account->userid,
-						  flight->items, flight->reserved, now,
-						  now + s64_schedule_poll(flight->request->what, 0));
-	}
+		follow_task(flight, now);
 	else if (task != NULL && flight->call_ended)
 		s64_tasks_free(task);
 	else if (task != NULL)
@@ -357,9 +421,37 @@ after_record(Flight *flight)
 		s64_tasks_put_back(task, now + Max(s64_schedule_poll(task->operation, now - task->accepted_at),
 										   outcome->retry_after));
 	}
-	dlist_delete(&flight->node);
-	MemoryContextSwitchTo(old);
-	s64_flight_free(flight);
+}
+
+/* Bring to an end what was recorded; false if something is left. */
+static bool
+finish_recorded(void)
+{
+	MemoryContext context = CurrentMemoryContext;
+
+	PG_TRY();
+	{
+		while (!dlist_is_empty(&recorded))
+		{
+			Flight	   *flight = dlist_head_element(Flight, node, &recorded);
+
+			MemoryContextSwitchTo(flight->context);
+			after_record(flight);
+			MemoryContextSwitchTo(context);
+			dlist_delete(&flight->node);
+			s64_flight_free(flight);
+		}
+	}
+	PG_CATCH();
+	{
+		HOLD_INTERRUPTS();
+		MemoryContextSwitchTo(context);
+		EmitErrorReport();
+		FlushErrorState();
+		RESUME_INTERRUPTS();
+	}
+	PG_END_TRY();
+	return dlist_is_empty(&recorded);
 }
 
 /* Record n flights of a list in one transaction, from its head on. */
@@ -388,14 +480,8 @@ record_in_transaction(int64 epoch, int n, bool *changed, bool *delivering)
 	ForceSyncCommit();
 	CommitTransactionCommand();
 	*changed |= ncalls > 0;
-
-	i = 0;
-	dlist_foreach_modify(iter, &ended)
-	{
-		if (i++ == n)
-			break;
-		after_record(dlist_container(Flight, node, iter.cur));
-	}
+	while (n-- > 0)
+		dlist_push_tail(&recorded, dlist_pop_head_node(&ended));
 }
 
 /* Does this error come from what was to be stored, and not from where? */
@@ -451,6 +537,26 @@ rotate(void)
 	dlist_push_tail(&ended, dlist_pop_head_node(&ended));
 }
 
+/* Record each of n flights alone; false if some are left. */
+static bool
+record_alone(int64 epoch, int n, bool *changed, bool *delivering)
+{
+	bool		all = true;
+
+	while (n-- > 0)
+	{
+		int			sqlstate = try_record(epoch, 1, changed, delivering);
+
+		if (sqlstate == 0)
+			continue;
+		if (is_data_error(sqlstate))
+			dlist_head_element(Flight, node, &ended)->poisoned = true;
+		rotate();
+		all = false;
+	}
+	return all;
+}
+
 void
 s64_settle_ended(int64 epoch, TimestampTz *retry_at, bool *changed,
 				 bool *delivering)
@@ -469,23 +575,10 @@ s64_settle_ended(int64 epoch, TimestampTz *retry_at, bool *changed,
 	dlist_foreach(iter, &ended)
 		n++;
 	if (n > 0 && !news && GetCurrentTimestamp() < not_before)
-	{
 		*retry_at = not_before;
-		return;
-	}
-	if (n == 0 || try_record(epoch, n, changed, delivering) == 0)
-		return;
-
-	while (n-- > 0)
-	{
-		int			sqlstate = try_record(epoch, 1, changed, delivering);
-
-		if (sqlstate == 0)
-			continue;
-		flight = dlist_head_element(Flight, node, &ended);
-		if (is_data_error(sqlstate))
-			flight->poisoned = true;
+	else if (n > 0 && try_record(epoch, n, changed, delivering) != 0 &&
+		!record_alone(epoch, n, changed, delivering))
 		*retry_at = not_before = GetCurrentTimestamp() + RECORD_RETRY;
-		rotate();
-	}
+	if (!finish_recorded())
+		*retry_at = GetCurrentTimestamp() + RECORD_RETRY;
 }

@@ -9,11 +9,13 @@
 
 #include "fmgr.h"
 
+#include "ask.h"
 #include "feed.h"
 #include "guc.h"
 #include "launcher.h"
 #include "meter.h"
 #include "place.h"
+#include "price.h"
 #include "utility.h"
 
 PG_MODULE_MAGIC;
@@ -25,7 +27,9 @@ _PG_init(void)
 {
 	s64_guc_init();
 	s64_meter_init();
+	s64_price_init();
 	s64_place_init();
+	s64_ask_init();
 	s64_utility_init();
 	s64_launcher_init();
 	s64_feed_init();

@@ -68,7 +68,8 @@ typedef struct Intent
 {
 	Payer	   *payer;
 	ClaimCall	call;
-	int			reserved;		/* cents set aside, 0 once a flight has them */
+	int			reserved;		/* cents set aside, 0 once a flight has them ... */
+	TimestampTz reserved_at;	/* ... and when */
 } Intent;
 
 /* What one pass over the queue gathers, all in the transaction's context */
@@ -352,6 +353,7 @@ plan_call(Pass *pass, Payer *payer, ClaimJob **jobs, int n)
 	else
 	{
 		plan->reserved = n * plan->call.cents_each;
+		plan->reserved_at = now;
 		plan->payer = payer;
 		plan->call.jobs = jobs;
 		plan->call.njobs = n;
@@ -361,6 +363,23 @@ plan_call(Pass *pass, Payer *payer, ClaimJob **jobs, int n)
 	}
 	come_again(pass, payer->blocked_until);
 	return false;
+}
+
+/* So many of n jobs may be asked within today's budget; at least one. */
+static int
+affordable(Pass *pass, const Payer *payer, ClaimJob **jobs, int n)
+{
+	const Account *account = payer->account;
+	MeterReading reading = s64_meter_read(account, GetCurrentTimestamp());
+	int64		left = account->daily_budget - reading.spent_today - reading.at_risk;
+	int			price;
+
+	if (account->daily_budget < 0)
+		return n;
+	suspect(pass, jobs, n);
+	price = s64_request_expected_cents(account, jobs[0]->endpoint, jobs[0]->body);
+	pass->nsuspects = 0;
+	return price == 0 ? n : (int) Max(Min(n, left / price), 1);
 }
 
 /* Does a bulk that is not full wait for more? */
@@ -396,6 +415,7 @@ plan_calls(Pass *pass, Batch *group, int room)
 			n = Min(group->njobs - done, BULK_MAX);
 			if (lingers(pass, group, n))
 				return;
+			n = affordable(pass, group->payer, &group->jobs[done], n);
 		}
 		if (!plan_call(pass, group->payer, &group->jobs[done], n))
 			return;
@@ -409,7 +429,7 @@ plan_calls(Pass *pass, Batch *group, int room)
 static void
 give_back(Intent *plan, int cents)
 {
-	s64_meter_settle(plan->payer->account, cents, 0, GetCurrentTimestamp());
+	s64_meter_settle(plan->payer->account, cents, 0, plan->reserved_at);
 	plan->reserved -= cents;
 }
 
@@ -446,6 +466,7 @@ add_submission(Pass *pass, Intent *plan)
 	flight->attempts = first->attempts;
 	flight->direct = first->endpoint->async_path == NULL;
 	flight->reserved = plan->reserved;
+	flight->reserved_at = plan->reserved_at;
 	plan->reserved = 0;
 	MemoryContextSwitchTo(old);
 }
@@ -539,7 +560,7 @@ drop(Pass *pass)
 		if (flight == NULL)
 			continue;
 		if (flight->reserved > 0)
-			s64_meter_settle(flight->account, flight->reserved, 0, GetCurrentTimestamp());
+			s64_meter_settle(flight->account, flight->reserved, 0, flight->reserved_at);
 		s64_flight_free(flight);
 	}
 	s64_claim_forget_places();

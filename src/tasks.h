@@ -13,6 +13,7 @@
 
 #include "lib/pairingheap.h"
 #include "utils/timestamp.h"
+#include "utils/uuid.h"
 
 typedef struct Task
 {
@@ -24,6 +25,9 @@ typedef struct Task
 	Oid			payer;
 	int			items;			/* of the call */
 	int			expected_cents;
+	TimestampTz reserved_at;	/* when those were set aside ... */
+	pg_uuid_t	account;		/* ... of which account */
+	char		price_kind[96]; /* see price.h; "" if not known */
 	TimestampTz accepted_at;
 	TimestampTz due;			/* when to poll next */
 	int			oddities;		/* polls in a row whose answer made no sense */

@@ -34,11 +34,13 @@
 #include "guc.h"
 #include "http.h"
 #include "ledger.h"
+#include "meter.h"
 #include "poll.h"
 #include "process.h"
 #include "roster.h"
 #include "schedule.h"
 #include "settle.h"
+#include "spending.h"
 #include "sql.h"
 #include "submit.h"
 #include "tasks.h"
@@ -90,10 +92,14 @@ add_tasks(const LedgerTask *tasks, int n)
 	for (int i = 0; i < n; i++)
 	{
 		const LedgerTask *task = &tasks[i];
+		Task	   *added;
 
-		s64_tasks_add(task->call, task->operation, task->task_id, task->server,
-					  task->payer, task->items, task->expected_cents,
-					  task->accepted_at, now);
+		added = s64_tasks_add(task->call, task->operation, task->task_id, task->server,
+							  task->payer, task->items, task->expected_cents,
+							  task->accepted_at, now);
+		added->reserved_at = task->created_at;
+		added->account = task->account;
+		strlcpy(added->price_kind, task->kind.name, sizeof(added->price_kind));
 	}
 }
 
@@ -110,6 +116,7 @@ take_over(void)
 	add_tasks(tasks, n);
 	ForceSyncCommit();
 	CommitTransactionCommand();
+	s64_spending_recall();
 	worker.changed = true;
 	worker.delivering = true;
 	ereport(LOG,
@@ -120,16 +127,22 @@ take_over(void)
 static void
 adopt_tasks(void)
 {
+	MemoryContext context = CurrentMemoryContext;
 	LedgerTask *tasks;
 	int			n;
 
 	s64_sql_start_transaction();
+	MemoryContextSwitchTo(context);
 	if (s64_ledger_adopt(worker.epoch, &tasks, &n))
 	{
 		add_tasks(tasks, n);
 		worker.poll_at = GetCurrentTimestamp();
 	}
 	CommitTransactionCommand();
+	/* what was at risk is spent, as the service knows the task */
+	for (int i = 0; i < n; i++)
+		s64_meter_correct(&tasks[i].account, tasks[i].expected_cents,
+						  -tasks[i].expected_cents, tasks[i].created_at);
 }
 
 static void
@@ -323,12 +336,28 @@ idles(void)
 	return idle_until() <= now;
 }
 
+/*
+ * SIGTERM.  The turn goes on to its end, but if it waits for a synchronous
+ * standby, or comes to do so, that wait ends: SyncRepWaitForLSN() looks at
+ * ProcDiePending.  What is committed is durable here.  As InterruptPending is
+ * not set nothing else looks at it, but our loop.
+ */
+static void
+request_shutdown(SIGNAL_ARGS)
+{
+	ProcDiePending = true;
+	SignalHandlerForShutdownRequest(postgres_signal_arg);
+}
+
 /* Before the end: give the replies to what was sent a moment to come. */
 static void
 drain(void)
 {
 	TimestampTz until = GetCurrentTimestamp() + DRAIN_TIME;
 
+	/* durable here is enough, as standbys may be away for longer than we stay */
+	SetConfigOption("synchronous_commit", "local", PGC_SUSET, PGC_S_OVERRIDE);
+	ProcDiePending = false;
 	for (;;)
 	{
 		int64		left = until - GetCurrentTimestamp();
@@ -349,7 +378,7 @@ work(void)
 												  "sixtyfour worker turn",
 												  ALLOCSET_DEFAULT_SIZES);
 
-	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
+	pqsignal(SIGTERM, request_shutdown);
 	SetConfigOption("lock_timeout", "2s", PGC_SUSET, PGC_S_OVERRIDE);
 	worker.submit_at = worker.stragglers_at = 0;
 	worker.poll_at = worker.record_at = DT_NOEND;

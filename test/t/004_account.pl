@@ -240,6 +240,34 @@ fails('and at another server', $sales, "53400: find_email: the daily budget of s
 $sales->value('RESET sixtyfour.server');
 $root->value(q(ALTER SERVER sixtyfour OPTIONS (DROP daily_budget_cents); ALTER SERVER second OPTIONS (DROP daily_budget_cents)));
 
+# ---- a role that was dropped ----
+
+# everybody may use the server, and there is a key for everybody; but not for
+# somebody who is gone
+$root->value(q(
+	CREATE ROLE leaver LOGIN;
+	GRANT USAGE ON FOREIGN SERVER sixtyfour TO PUBLIC;
+	ALTER USER MAPPING FOR PUBLIC SERVER sixtyfour OPTIONS (SET api_key 'api_secret_left');
+));
+$mock->reset;
+my $leaver = SixtyfourTest::Session->new($node, user => 'leaver');
+my $oid = $root->value(q(SELECT 'leaver'::regrole::oid));
+my $leaver_job = q(SELECT sixtyfour_enrich_lead_async('{"name":"%s"}', '{"a":"A"}'));
+$root->value('SELECT sixtyfour_pause()');
+my $left = $leaver->value(sprintf $leaver_job, 'Left behind');
+$root->value('DROP ROLE leaver');
+$root->value('SELECT sixtyfour_resume()');
+my $stays = $root->value(sprintf $leaver_job, 'Stays');
+like($root->value("SELECT sixtyfour_wait($stays, '60 s')"), qr/structured_data/, 'the jobs of others go on');
+is(outcome($root, "SELECT state FROM sixtyfour.jobs WHERE id = $left"), 'queued', 'that of a dropped role stays');
+is($root->value("SELECT sixtyfour_why($left)"), 'It is never sent, as the role that was to pay for it was dropped.', 'and a superuser is told why');
+is(outcome($root, "SELECT paused_by FROM sixtyfour.account_reading('sixtyfour', $oid)"), "role with OID $oid does not exist", 'its account cannot be used');
+is_deeply([ map { $_->{body}{lead_info}{name} } @{ $mock->ledger(method => 'POST') } ], ['Stays'], 'nothing was sent for it');
+fails('a session of a dropped role', $leaver, "28000: role with OID $oid does not exist");
+$leaver->close;
+is(outcome($root, "SELECT sixtyfour_cancel($left)"), 't', 'a superuser can cancel the job');
+$root->value('REVOKE USAGE ON FOREIGN SERVER sixtyfour FROM PUBLIC');
+
 # ---- a call under way ----
 
 $mock->reset;

@@ -17,7 +17,7 @@ note "SIXTYFOUR_SEED=$seed";
 
 my $mock = SixtyfourTest::Mock->start('--keys' => 'api_good');
 my $node = SixtyfourTest::cluster('stops', $mock,
-	conf   => "restart_after_crash = on\n",
+	conf   => "restart_after_crash = on\nwal_level = replica\nmax_wal_senders = 2\n",
 	server => "requests_per_minute '0'");
 my $session = SixtyfourTest::Session->new($node);
 
@@ -161,6 +161,56 @@ value("pg_terminate_backend($pid)");
 wait_for_end(@gone);
 is(states(@gone), 'succeeded 5', 'a terminated worker leaves nothing behind');
 isnt(worker_pid(), $pid, 'another one has come');
+
+# ---- a fast stop while a synchronous standby is away ----
+
+# commits wait for it, those of the worker too: with tasks to follow, submissions
+# to make and answers to bring home
+$mock->settings({ task_seconds => undef });
+my @before = ask(map { "Before the standby $_" } 1 .. 5);
+wait_for_states('running 5', @before);
+value('sixtyfour_pause()');
+$session->value(q(
+	CREATE TABLE person (id int PRIMARY KEY, name text, title text);
+	SELECT sixtyfour_create_enrichment('standby', 'person', 'enrich_lead', '{"name":"name"}', '{"title":"$.structured_data.title"}', struct => '{"title":"their title"}');
+	INSERT INTO person VALUES (1, 'On the way home')));
+value('sixtyfour_resume()');
+SixtyfourTest::poll_until(sub { accepted()->{'On the way home'} }) or die 'the row is not asked about';
+my @waiting = map { "Behind the standby $_" } 1 .. 5;
+$node->append_conf('postgresql.conf', "synchronous_standby_names = 'nobody'");
+$node->reload;
+sub waits_for { return value("coalesce((SELECT concat_ws(' ', state, wait_event_type, wait_event) FROM pg_stat_activity WHERE pid = $_[0]), '')"); }
+SixtyfourTest::poll_until(sub {
+		my $probe = SixtyfourTest::Session->new($node);
+		$probe->send(q(SELECT pg_logical_emit_message(true, 'probe', 'probe')));
+		SixtyfourTest::poll_until(sub { waits_for($probe->pid) =~ /^idle|SyncRep/ });
+		return waits_for($probe->pid) =~ /SyncRep/;
+	}) or die 'nothing waits for the standby';
+$session->value('SET synchronous_commit = local');
+@waiting = ask(@waiting);
+$pid = worker_pid();
+SixtyfourTest::poll_until(sub { waits_for($pid) =~ /SyncRep/ }) or die 'the worker does not wait for the standby';
+like(waits_for($pid), qr/IPC SyncRep$/, 'the worker waits for the standby, and says so');
+is(scalar(grep { /^Behind/ } keys %{ accepted() }), 0, 'and sends nothing meanwhile');
+$session->close;
+my $begin = time;
+$node->stop('fast');
+note sprintf 'stopped in %.2f s', time - $begin;
+pass('a fast stop does not wait for the standby');
+like(PostgreSQL::Test::Utils::slurp_file($node->logfile), qr/\[$pid\].*canceling the wait for synchronous replication/, 'its wait was ended');
+$node->adjust_conf('postgresql.conf', 'synchronous_standby_names', q(''));
+$mock->settings({ task_seconds => 0.2 });
+$mock->control('POST', 'tasks/all', { action => 'finish' });
+$node->start;
+reconnect();
+wait_for_end(@before, @waiting);
+resolve_all();
+wait_for_end(@before, @waiting);
+is(states(@before, @waiting), 'succeeded 10', 'afterwards all goes on');
+SixtyfourTest::poll_until(sub { value('title FROM person') }) or die 'the answer does not come home';
+is(scalar(grep { /standby/ } keys %{ accepted() }), 10, 'each question was asked');
+is_deeply([ $mock->summary->{duplicates}, $mock->summary->{duplicate_leads} ], [ {}, {} ], 'nothing was paid for twice');
+$session->value('SET client_min_messages = error; SELECT sixtyfour_drop_enrichment(\'standby\'); DROP TABLE person');
 
 resolve_all();
 wait_for_end(@held);

@@ -7,7 +7,6 @@
  */
 #include "postgres.h"
 
-#include "access/xlog.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "utils/array.h"
@@ -15,6 +14,7 @@
 #include "utils/timestamp.h"
 
 #include "delivery.h"
+#include "home.h"
 #include "sql.h"
 
 #define PENDING \
@@ -117,7 +117,7 @@ int
 s64_delivery_claim(int max, int *enrichment, Delivery **deliveries)
 {
 	MemoryContext context = CurrentMemoryContext;
-	Datum		values[4] = {Int64GetDatum((int64) GetSystemIdentifier()),
+	Datum		values[4] = {Int64GetDatum(s64_home_system()),
 	ObjectIdGetDatum(MyDatabaseId), 0, Int32GetDatum(max)};
 	int			n = 0;
 	bool		isnull;
@@ -143,7 +143,7 @@ s64_delivery_claim(int max, int *enrichment, Delivery **deliveries)
 TimestampTz
 s64_delivery_next_due(void)
 {
-	Datum		values[2] = {Int64GetDatum((int64) GetSystemIdentifier()),
+	Datum		values[2] = {Int64GetDatum(s64_home_system()),
 	ObjectIdGetDatum(MyDatabaseId)};
 	TimestampTz next;
 	bool		isnull;

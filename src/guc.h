@@ -29,6 +29,15 @@ extern char *s64_guc_databases;
 /* sixtyfour.idle_timeout: an idle background process ends after this, in s */
 extern int	s64_guc_idle_timeout;
 
+/* sixtyfour.on_promotion: on another timeline than before */
+typedef enum OnPromotion
+{
+	ON_PROMOTION_PAUSE,
+	ON_PROMOTION_CONTINUE
+} OnPromotion;
+
+extern int	s64_guc_on_promotion;
+
 /* Define the settings and reserve their prefix.  Called by _PG_init. */
 extern void s64_guc_init(void);
 

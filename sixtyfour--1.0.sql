@@ -240,11 +240,22 @@ CREATE SCHEMA sixtyfour;
 GRANT USAGE ON SCHEMA sixtyfour TO PUBLIC;
 COMMENT ON SCHEMA sixtyfour IS 'ledgers and views of extension sixtyfour';
 
--- At most one row, made when it is first needed (so that a dump can bring its own).
+-- A row for each home, made when it is first needed.  Not in dumps: it is of no
+-- use to another database, whose own worker may be there before the dump's data.
 CREATE TABLE sixtyfour.state (
-	only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
-	epoch bigint NOT NULL DEFAULT 0,		-- of the last worker that started
-	paused boolean NOT NULL DEFAULT false	-- by sixtyfour_pause()
+	home_system bigint,					-- as in job
+	home_database oid,
+	epoch bigint NOT NULL DEFAULT 0,	-- of the last worker that started
+	paused boolean NOT NULL DEFAULT false,
+	paused_reason text,					-- NULL: sixtyfour_pause()
+	host text,							-- what the worker runs under (home.c):
+	directory text,						-- the rest is NULL before the first one
+	boot text,
+	device bigint,
+	inode bigint,
+	born timestamptz,
+	timeline bigint,
+	PRIMARY KEY (home_system, home_database)
 );
 
 CREATE TABLE sixtyfour.enrichment (
@@ -283,7 +294,7 @@ CREATE TABLE sixtyfour.job (
 	server name NOT NULL,
 	owner regrole NOT NULL,				-- whose wish
 	payer regrole NOT NULL,				-- whose USAGE and key
-	home_system bigint NOT NULL,		-- system identifier
+	home_system bigint NOT NULL,		-- digest of system identifier and schema (home.c)
 	home_database oid NOT NULL,
 	enqueued_at timestamptz NOT NULL DEFAULT clock_timestamp(),
 	cache_ttl integer NOT NULL DEFAULT 86400,	-- age of a stored result that will do, s
@@ -364,7 +375,7 @@ CREATE TABLE sixtyfour.result (
 CREATE INDEX result_question ON sixtyfour.result (fingerprint, account, created_at);
 
 COMMENT ON TABLE sixtyfour.state IS
-'what the worker keeps about this database';
+'what the worker keeps about this database, and where it ran last';
 COMMENT ON TABLE sixtyfour.enrichment IS
 'declared enrichments';
 COMMENT ON TABLE sixtyfour.job IS
@@ -384,7 +395,6 @@ COMMENT ON SEQUENCE sixtyfour.call_id_seq IS
 COMMENT ON SEQUENCE sixtyfour.result_id_seq IS
 'numbers the rows of sixtyfour.result';
 
-SELECT pg_catalog.pg_extension_config_dump('sixtyfour.state', '');
 SELECT pg_catalog.pg_extension_config_dump('sixtyfour.enrichment', '');
 SELECT pg_catalog.pg_extension_config_dump('sixtyfour.enrichment_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('sixtyfour.job', '');

@@ -10,7 +10,6 @@
 #include <time.h>
 
 #include "access/detoast.h"
-#include "access/xlog.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "utils/array.h"
@@ -18,6 +17,7 @@
 #include "utils/memutils.h"
 
 #include "claim.h"
+#include "home.h"
 #include "request.h"
 #include "sql.h"
 
@@ -58,7 +58,7 @@ static SqlStatement select_jobs = {
 	" FROM sixtyfour.job WHERE" HOME
 	" AND server = $3 AND payer::oid = $4 AND priority = $5"
 	" AND (run_at, id) >= ($6, $7) AND run_at <= clock_timestamp()"
-	" AND NOT EXISTS (SELECT FROM sixtyfour.state WHERE paused)"
+	" AND " S64_HOME_GOES_ON("$1", "$2")
 	" ORDER BY run_at, id LIMIT $8",
 	8, {INT8OID, OIDOID, NAMEOID, OIDOID, INT4OID, TIMESTAMPTZOID, INT8OID, INT4OID}, NULL
 };
@@ -68,7 +68,7 @@ static SqlStatement select_jobs = {
 static Datum
 home_system(void)
 {
-	return Int64GetDatum((int64) GetSystemIdentifier());
+	return Int64GetDatum(s64_home_system());
 }
 
 static Datum
@@ -413,7 +413,7 @@ static SqlStatement insert_calls = {
 	" SELECT u.operation, u.items, u.server, u.payer, u.account, u.cents, $7, $8, $9"
 	" FROM unnest($1, $2, $3, $4, $5, $6) WITH ORDINALITY"
 	" AS u (operation, items, server, payer, account, cents, place)"
-	" JOIN sixtyfour.state s ON s.epoch = $9 ORDER BY u.place RETURNING id",
+	" WHERE " S64_HOME_HAS_EPOCH("$9", "$7", "$8") " ORDER BY u.place RETURNING id",
 	9, {TEXTARRAYOID, INT4ARRAYOID, NAMEARRAYOID, OIDARRAYOID, UUIDARRAYOID,
 	INT4ARRAYOID, INT8OID, OIDOID, INT8OID}, NULL
 };
@@ -605,7 +605,7 @@ s64_claim_fail(int64 job, int sqlstate, const char *message)
 static SqlStatement select_next = {
 	"SELECT run_at, id FROM sixtyfour.job WHERE" HOME
 	" AND server = $3 AND payer::oid = $4 AND priority = $5 AND (run_at, id) >= ($6, $7)"
-	" AND NOT EXISTS (SELECT FROM sixtyfour.state WHERE paused)"
+	" AND " S64_HOME_GOES_ON("$1", "$2")
 	" ORDER BY run_at, id LIMIT 1",
 	7, {INT8OID, OIDOID, NAMEOID, OIDOID, INT4OID, TIMESTAMPTZOID, INT8OID}, NULL
 };

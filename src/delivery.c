@@ -7,7 +7,6 @@
  */
 #include "postgres.h"
 
-#include "access/xlog.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
@@ -19,6 +18,7 @@
 
 #include "delivery.h"
 #include "guc.h"
+#include "home.h"
 #include "sql.h"
 
 #define PENDING \
@@ -179,7 +179,7 @@ int
 s64_delivery_claim(int max, int *enrichment, Delivery **deliveries)
 {
 	MemoryContext context = CurrentMemoryContext;
-	Datum		values[4] = {Int64GetDatum((int64) GetSystemIdentifier()),
+	Datum		values[4] = {Int64GetDatum(s64_home_system()),
 	ObjectIdGetDatum(MyDatabaseId)};
 	int			n = 0;
 	bool		suspect;
@@ -206,7 +206,7 @@ s64_delivery_claim(int max, int *enrichment, Delivery **deliveries)
 TimestampTz
 s64_delivery_next_due(void)
 {
-	Datum		values[2] = {Int64GetDatum((int64) GetSystemIdentifier()),
+	Datum		values[2] = {Int64GetDatum(s64_home_system()),
 	ObjectIdGetDatum(MyDatabaseId)};
 	TimestampTz next;
 	bool		isnull;

@@ -22,6 +22,13 @@ int			s64_guc_cache_ttl = 86400;
 char	   *s64_guc_databases = NULL;
 int			s64_guc_idle_timeout = 300;
 int			s64_guc_write_timeout = 20000;
+int			s64_guc_on_promotion = ON_PROMOTION_PAUSE;
+
+static const struct config_enum_entry promotions[] = {
+	{"pause", ON_PROMOTION_PAUSE, false},
+	{"continue", ON_PROMOTION_CONTINUE, false},
+	{NULL, 0, false}
+};
 
 static bool
 check_databases(char **newval, void **extra, GucSource source)
@@ -74,6 +81,18 @@ define_process_settings(void)
 							NULL, NULL, NULL);
 }
 
+static void
+define_on_promotion(void)
+{
+	DefineCustomEnumVariable("sixtyfour.on_promotion",
+							 "Sets what the worker does after a promotion or a recovery from a backup.",
+							 "\"pause\" submits nothing before sixtyfour_resume(). \"continue\" is for synchronous standbys, which miss no commit.",
+							 &s64_guc_on_promotion,
+							 ON_PROMOTION_PAUSE, promotions,
+							 PGC_SIGHUP, 0,
+							 NULL, NULL, NULL);
+}
+
 void
 s64_guc_init(void)
 {
@@ -111,5 +130,6 @@ s64_guc_init(void)
 							NULL, NULL, NULL);
 
 	define_process_settings();
+	define_on_promotion();
 	MarkGUCPrefixReserved("sixtyfour");
 }

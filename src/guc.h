@@ -31,6 +31,14 @@ extern int	s64_guc_idle_timeout;
 
 /* sixtyfour.write_timeout: an attempt at writing rows may take this, in ms */
 extern int	s64_guc_write_timeout;
+/* sixtyfour.on_promotion: on another timeline than before */
+typedef enum OnPromotion
+{
+	ON_PROMOTION_PAUSE,
+	ON_PROMOTION_CONTINUE
+} OnPromotion;
+
+extern int	s64_guc_on_promotion;
 
 /* Define the settings and reserve their prefix.  Called by _PG_init. */
 extern void s64_guc_init(void);

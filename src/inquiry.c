@@ -19,6 +19,7 @@
 #include "ask.h"
 #include "compat.h"
 #include "guc.h"
+#include "home.h"
 #include "inquiry.h"
 #include "ledger.h"
 #include "meter.h"
@@ -125,10 +126,13 @@ check_account(const Inquiry *inquiry)
 static void
 check_not_paused(void)
 {
-	if (s64_ledger_is_paused())
+	char	   *reason = s64_home_paused();
+
+	if (reason != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("the queue of this database is paused"),
+				 *reason ? errdetail_internal("%s", reason) : 0,
 				 errhint("Use sixtyfour_resume().")));
 }
 

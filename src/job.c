@@ -14,7 +14,6 @@
 #include "access/htup_details.h"
 #include "access/transam.h"
 #include "access/xact.h"
-#include "access/xlog.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_type.h"
 #include "fmgr.h"
@@ -29,6 +28,7 @@
 #include "account.h"
 #include "compat.h"
 #include "errand.h"
+#include "home.h"
 #include "ledger.h"
 #include "meter.h"
 #include "report.h"
@@ -66,7 +66,7 @@ typedef struct Job
 	TimestampTz run_at;
 	TimestampTz finished_at;
 	int			attempts;
-	bool		foreign;		/* of another home */
+	bool		foreign;		/* it, or its call, is of another home */
 	bool		uncommitted;	/* of this transaction */
 	const Endpoint *endpoint;	/* NULL: not known to this library */
 	Jsonb	   *body;
@@ -76,7 +76,9 @@ typedef struct Job
 static SqlStatement select_job = {
 	"SELECT j.state, j.delivery, j.call, j.sqlstate, j.message, j.owner, j.payer,"
 	" j.server::text, j.run_at, j.finished_at, j.attempts,"
-	" (j.home_system, j.home_database::bigint) <> ($2, $3), j.xmin, r.answer,"
+	" (j.home_system, j.home_database::bigint) <> ($2, $3) OR EXISTS ("
+	"  SELECT FROM sixtyfour.call c WHERE c.id = j.call"
+	"  AND (c.home_system, c.home_database::bigint) <> ($2, $3)), j.xmin, r.answer,"
 	" j.operation, j.body"
 	" FROM sixtyfour.job j LEFT JOIN sixtyfour.result r ON r.id = j.result"
 	" WHERE j.id = $1",
@@ -132,7 +134,7 @@ get_job(int64 id)
 {
 	MemoryContext context = CurrentMemoryContext;
 	Datum		values[3] = {Int64GetDatum(id),
-		Int64GetDatum((int64) GetSystemIdentifier()),
+		Int64GetDatum(s64_home_system()),
 	Int64GetDatum((int64) MyDatabaseId)};
 	Job			job = {0};
 	bool		found;
@@ -541,13 +543,15 @@ why_queued(const Job *job)
 	Account    *account;
 	ErrorData  *error;
 	char	   *no_worker;
+	char	   *reason;
 
 	if (job->foreign)
 		return "It was queued in a database that this one is a copy of, and waits for sixtyfour_resume().";
 	if (!s64_roster_is_there())
 		return "Nobody works on it: sixtyfour is not in shared_preload_libraries.";
-	if (s64_ledger_is_paused())
-		return "The queue of this database is paused until sixtyfour_resume().";
+	if ((reason = s64_home_paused()) != NULL)
+		return psprintf("The queue of this database is paused until sixtyfour_resume()%s%s.",
+						reason[0] ? ": " : "", reason);
 	if (job->uncommitted)
 		return "It is sent when this transaction commits.";
 	no_worker = why_no_worker();
@@ -586,6 +590,8 @@ sixtyfour_why(PG_FUNCTION_ARGS)
 
 	if (is_state(&job, "queued"))
 		why = why_queued(&job);
+	else if (job.foreign && (is_state(&job, "sending") || is_state(&job, "running")))
+		why = "It was sent from a database that this one is a copy of, and is not followed before sixtyfour_resume().";
 	else if (is_state(&job, "sending"))
 		why = "Its request is on the way to the service.";
 	else if (is_state(&job, "running"))
@@ -623,7 +629,7 @@ Datum
 sixtyfour_pause(PG_FUNCTION_ARGS)
 {
 	check_database_owner();
-	s64_ledger_pause();
+	s64_home_pause();
 	PG_RETURN_VOID();
 }
 
@@ -634,5 +640,6 @@ sixtyfour_resume(PG_FUNCTION_ARGS)
 	check_database_owner();
 	s64_ledger_resume();
 	s64_errand_wake(PROCESS_WORKER);
+	s64_errand_wake(PROCESS_WRITER);
 	PG_RETURN_VOID();
 }

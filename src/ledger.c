@@ -8,7 +8,6 @@
 #include "postgres.h"
 
 #include "access/relation.h"
-#include "access/xlog.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
@@ -19,6 +18,7 @@
 #include "utils/rel.h"
 
 #include "errand.h"
+#include "home.h"
 #include "ledger.h"
 #include "sql.h"
 
@@ -33,7 +33,7 @@ static bool stragglers = true;
 static Datum
 home_system(void)
 {
-	return Int64GetDatum((int64) GetSystemIdentifier());
+	return Int64GetDatum(s64_home_system());
 }
 
 static Datum
@@ -76,12 +76,6 @@ sqlstate_text(int sqlstate)
 
 /* ---- taking over ---- */
 
-static SqlStatement next_epoch = {
-	"INSERT INTO sixtyfour.state AS s (epoch) VALUES (1)"
-	" ON CONFLICT (only_row) DO UPDATE SET epoch = s.epoch + 1 RETURNING epoch",
-	0, {0}, NULL
-};
-
 static SqlStatement take_over_calls = {
 	"UPDATE sixtyfour.call SET epoch = $3,"
 	" state = CASE state WHEN 'sending' THEN 'uncertain' ELSE state END,"
@@ -97,13 +91,10 @@ int64
 s64_ledger_take_over(void)
 {
 	Datum		values[3];
-	int64		epoch;
+	int64		epoch = s64_home_take_over();
 	bool		delivering;
 
 	s64_sql_begin();
-	if (s64_sql_run(&next_epoch, NULL, NULL) != 1)
-		elog(ERROR, "table sixtyfour.state has no row");
-	epoch = s64_sql_int8(0, 1);
 	values[0] = home_system();
 	values[1] = home_database();
 	values[2] = Int64GetDatum(epoch);
@@ -120,8 +111,9 @@ s64_ledger_take_over(void)
 
 static SqlStatement select_tasks = {
 	"SELECT " TASK_COLUMNS " FROM sixtyfour.call"
-	" WHERE state = 'accepted' AND epoch = $1 ORDER BY id",
-	1, {INT8OID}, NULL
+	" WHERE state = 'accepted' AND epoch = $1"
+	" AND home_system = $2 AND home_database = $3 ORDER BY id",
+	3, {INT8OID, INT8OID, OIDOID}, NULL
 };
 
 /* "epoch <> $1" finds calls that a person gave a task id. */
@@ -178,7 +170,7 @@ int
 s64_ledger_tasks(int64 epoch, LedgerTask **tasks)
 {
 	MemoryContext context = CurrentMemoryContext;
-	Datum		values[1] = {Int64GetDatum(epoch)};
+	Datum		values[3] = {Int64GetDatum(epoch), home_system(), home_database()};
 	uint64		rows;
 
 	s64_sql_begin();
@@ -426,12 +418,14 @@ static SqlStatement carry_waiting = {
 	CARRY(" AND j.call = ANY ($1)", ""), 1, {INT8ARRAYOID}, NULL
 };
 
+#define AT_HOME " AND j.home_system = $1 AND j.home_database = $2"
+
 static SqlStatement carry_all_waiting = {
-	CARRY("", ""), 0, {0}, NULL
+	CARRY(AT_HOME, ""), 2, {INT8OID, OIDOID}, NULL
 };
 
 static SqlStatement carry_stragglers = {
-	CARRY("", "SKIP LOCKED"), 0, {0}, NULL
+	CARRY(AT_HOME, "SKIP LOCKED"), 2, {INT8OID, OIDOID}, NULL
 };
 
 static uint64
@@ -475,24 +469,16 @@ s64_ledger_carry_waiting(int64 call)
 uint64
 s64_ledger_carry_stragglers(bool *delivering)
 {
+	Datum		home[2] = {home_system(), home_database()};
+
 	*delivering = false;
 	if (!stragglers)
 		return 0;
 	stragglers = false;
-	return run_carry(&carry_stragglers, NULL, delivering);
+	return run_carry(&carry_stragglers, home, delivering);
 }
 
-/* ---- pausing ---- */
-
-static SqlStatement set_paused = {
-	"INSERT INTO sixtyfour.state (paused) VALUES ($1)"
-	" ON CONFLICT (only_row) DO UPDATE SET paused = excluded.paused",
-	1, {BOOLOID}, NULL
-};
-
-static SqlStatement get_paused = {
-	"SELECT 1 FROM sixtyfour.state WHERE paused", 0, {0}, NULL
-};
+/* ---- resuming ---- */
 
 static SqlStatement adopt_jobs = {
 	"UPDATE sixtyfour.job SET home_system = $1, home_database = $2"
@@ -514,30 +500,15 @@ static SqlStatement adopt_calls = {
 };
 
 void
-s64_ledger_pause(void)
-{
-	Datum		value = BoolGetDatum(true);
-
-	run(&set_paused, &value, NULL);
-}
-
-bool
-s64_ledger_is_paused(void)
-{
-	return run(&get_paused, NULL, NULL) > 0;
-}
-
-void
 s64_ledger_resume(void)
 {
-	Datum		value = BoolGetDatum(false);
 	Datum		home[2] = {home_system(), home_database()};
 	bool		delivering;
 
-	run(&set_paused, &value, NULL);
+	s64_home_resume();
 	run(&adopt_jobs, home, NULL);
 	run(&adopt_calls, home, NULL);
-	run_carry(&carry_all_waiting, NULL, &delivering);
+	run_carry(&carry_all_waiting, home, &delivering);
 }
 
 static SqlStatement select_uncertain = {

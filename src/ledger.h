@@ -105,13 +105,9 @@ extern void s64_ledger_subjects(int64 call, Jsonb **subjects, int n);
 extern int64 s64_ledger_uncertain_call(const AccountId *account,
 									   const pg_uuid_t *fingerprint);
 
-/* sixtyfour_pause() and sixtyfour_resume(), and what they left */
-extern void s64_ledger_pause(void);
-extern bool s64_ledger_is_paused(void);
-
 /*
- * Resuming also makes this the home of all jobs and calls that a copy of
- * another database brought along.
+ * sixtyfour_resume(): go on here (see home.h), and make this the home of all
+ * jobs and calls that a copy of another database brought along.
  */
 extern void s64_ledger_resume(void);
 
@@ -126,7 +122,7 @@ extern void s64_ledger_carry(const int64 *calls, int ncalls, bool *delivering);
 extern void s64_ledger_carry_waiting(int64 call);
 
 /*
- * The same for all jobs that were locked when their call was carried; returns
+ * The same for all jobs of this home that were locked when their call was carried; returns
  * their number.  Costs nothing while there are none.
  */
 extern uint64 s64_ledger_carry_stragglers(bool *delivering);

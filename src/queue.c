@@ -7,7 +7,6 @@
  */
 #include "postgres.h"
 
-#include "access/xlog.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "utils/array.h"
@@ -16,6 +15,7 @@
 
 #include "errand.h"
 #include "guc.h"
+#include "home.h"
 #include "queue.h"
 #include "request.h"
 #include "roster.h"
@@ -132,7 +132,7 @@ s64_queue_add(const JobKind *kind, const JobSpec *specs, int n, int64 *ids)
 	values[5] = TimestampTzGetDatum(kind->run_at);
 	values[6] = Int32GetDatum(kind->enrichment);
 	nulls[6] = kind->enrichment == 0 ? 'n' : ' ';
-	values[7] = Int64GetDatum((int64) GetSystemIdentifier());
+	values[7] = Int64GetDatum(s64_home_system());
 	values[8] = ObjectIdGetDatum(MyDatabaseId);
 	values[9] = jsonb_array(specs, n, offsetof(JobSpec, body));
 	values[10] = fingerprint_array(kind, specs, n);

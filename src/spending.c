@@ -13,7 +13,6 @@
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "access/xlog.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "utils/jsonb.h"
@@ -22,6 +21,7 @@
 
 #include "budget.h"
 #include "endpoint.h"
+#include "home.h"
 #include "meter.h"
 #include "price.h"
 #include "spending.h"
@@ -63,7 +63,7 @@ read_spent(TimestampTz now, MeterSeed **seeds)
 	int			n;
 
 	values[0] = TimestampTzGetDatum(s64_budget_day(now) * USECS_PER_DAY);
-	values[1] = Int64GetDatum((int64) GetSystemIdentifier());
+	values[1] = Int64GetDatum(s64_home_system());
 	values[2] = ObjectIdGetDatum(MyDatabaseId);
 	s64_sql_begin();
 	n = (int) s64_sql_run(&select_spent, values, NULL);

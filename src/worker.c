@@ -32,6 +32,7 @@
 #include "claim.h"
 #include "flight.h"
 #include "guc.h"
+#include "home.h"
 #include "http.h"
 #include "ledger.h"
 #include "meter.h"
@@ -60,6 +61,7 @@ static struct
 	TimestampTz record_at;		/* try again to record what ended */
 	TimestampTz stragglers_at;	/* look for jobs that lag behind their call */
 	TimestampTz idle_since;		/* 0: there is something to do */
+	bool		paused;			/* as the roster says */
 	bool		changed;
 	bool		delivering;
 	bool		in_trouble;		/* the roster has a message */
@@ -103,6 +105,20 @@ add_tasks(const LedgerTask *tasks, int n)
 	}
 }
 
+/* Say in sixtyfour.workers that nothing is submitted, or no more say so. */
+static void
+say_pause(void)
+{
+	char	   *reason = s64_home_paused();
+
+	if (reason != NULL)
+		s64_roster_say(psprintf("paused until sixtyfour_resume()%s%s",
+								reason[0] ? ": " : "", reason));
+	else if (worker.paused)
+		s64_roster_say(NULL);
+	worker.paused = reason != NULL;
+}
+
 static void
 take_over(void)
 {
@@ -114,6 +130,7 @@ take_over(void)
 	worker.epoch = s64_ledger_take_over();
 	n = s64_ledger_tasks(worker.epoch, &tasks);
 	add_tasks(tasks, n);
+	say_pause();
 	ForceSyncCommit();
 	CommitTransactionCommand();
 	s64_spending_recall();
@@ -138,6 +155,7 @@ adopt_tasks(void)
 		add_tasks(tasks, n);
 		worker.poll_at = GetCurrentTimestamp();
 	}
+	say_pause();
 	CommitTransactionCommand();
 	/* what was at risk is spent, as the service knows the task */
 	for (int i = 0; i < n; i++)

@@ -19,6 +19,8 @@ int			s64_guc_max_response_size = 16 * 1024;
 int			s64_guc_log_min_duration = -1;
 int			s64_guc_max_in_flight = 1000;
 int			s64_guc_cache_ttl = 86400;
+int			s64_guc_retention = 7 * 86400;
+int			s64_guc_result_retention = 400 * 86400;
 char	   *s64_guc_databases = NULL;
 int			s64_guc_idle_timeout = 300;
 
@@ -34,6 +36,26 @@ check_databases(char **newval, void **extra, GucSource source)
 	list_free(names);
 	pfree(copy);
 	return valid;
+}
+
+static void
+define_retention(void)
+{
+	DefineCustomIntVariable("sixtyfour.retention",
+							"Sets how long jobs are kept after they have finished.",
+							"-1 keeps them for ever.",
+							&s64_guc_retention,
+							7 * 86400, -1, INT_MAX,
+							PGC_SUSET, GUC_UNIT_S,
+							NULL, NULL, NULL);
+
+	DefineCustomIntVariable("sixtyfour.result_retention",
+							"Sets how long answers, and the calls that brought them, are kept.",
+							"-1 keeps them for ever.",
+							&s64_guc_result_retention,
+							400 * 86400, -1, INT_MAX,
+							PGC_SUSET, GUC_UNIT_S,
+							NULL, NULL, NULL);
 }
 
 void
@@ -96,5 +118,6 @@ s64_guc_init(void)
 							PGC_SIGHUP, GUC_UNIT_S,
 							NULL, NULL, NULL);
 
+	define_retention();
 	MarkGUCPrefixReserved("sixtyfour");
 }

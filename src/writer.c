@@ -20,6 +20,7 @@
 #include "compat.h"
 #include "guc.h"
 #include "process.h"
+#include "retention.h"
 #include "roster.h"
 #include "writeback.h"
 #include "writer.h"
@@ -76,18 +77,15 @@ next_due(void)
 }
 
 static void
-sleep_until(TimestampTz next)
+sleep_until(TimestampTz next, TimestampTz prune)
 {
 	static uint32 wait_event = 0;
-	long		timeout = LONGEST_SLEEP;
+	long		timeout;
 
 	if (wait_event == 0)
 		wait_event = s64_wait_event_new("SixtyfourWriterMain");
-	if (!TIMESTAMP_IS_NOEND(next))
-	{
-		timeout = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), next);
-		timeout = Max(SHORTEST_SLEEP, Min(timeout, LONGEST_SLEEP));
-	}
+	timeout = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), Min(next, prune));
+	timeout = Max(SHORTEST_SLEEP, Min(timeout, LONGEST_SLEEP));
 	pgstat_report_activity(STATE_IDLE, NULL);
 	s64_roster_report(TIMESTAMP_IS_NOEND(next) ? "idle" : "waiting for locked rows", 0);
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, timeout,
@@ -114,8 +112,9 @@ work(void)
 	while (s64_process_goes_on())
 	{
 		TimestampTz next;
+		TimestampTz prune;
 
-		(void) s64_roster_was_woken();
+		prune = s64_retention_turn(s64_roster_was_woken());
 		MemoryContextSwitchTo(turn);
 		MemoryContextReset(turn);
 		if (write_batch() > 0)
@@ -124,9 +123,11 @@ work(void)
 			continue;
 		}
 		next = next_due();
-		if (is_idle(active) && s64_roster_leave(TIMESTAMP_IS_NOEND(next) ? 0 : next))
+		if (prune < GetCurrentTimestamp() + USECS_PER_SEC)
+			active = GetCurrentTimestamp();
+		if (is_idle(active) && s64_roster_leave(Min(next, prune)))
 			return;
-		sleep_until(next);
+		sleep_until(next, prune);
 	}
 }
 

@@ -159,8 +159,7 @@ static SqlStatement set_pruned_at = {
 
 static struct
 {
-	bool		known;			/* whether and when there was a pass */
-	TimestampTz pruned_at;		/* the last one ended */
+	TimestampTz pruned_at;		/* the last pass ended; 0: not known */
 	int			step;			/* of the pass that is on; the end if none is */
 	int64		position;		/* in this step */
 	TimestampTz sweep_at;		/* look for what came for the forgotten */
@@ -218,14 +217,15 @@ prune_batch(void)
 	}
 }
 
+/* The ledger knows when the last pass ended, as processes come and go. */
 static void
 begin_pass(void)
 {
 	bool		isnull;
 
-	if (!pass.known && s64_sql_run(&select_pruned_at, NULL, NULL) > 0)
+	pass.pruned_at = 0;
+	if (s64_sql_run(&select_pruned_at, NULL, NULL) > 0)
 		pass.pruned_at = DatumGetTimestampTz(s64_sql_value(0, 1, &isnull));
-	pass.known = true;
 	if (next_pass() > GetCurrentTimestamp())
 		return;
 	pass.step = 0;

@@ -255,6 +255,7 @@ CREATE TABLE sixtyfour.state (
 	inode bigint,
 	born timestamptz,
 	timeline bigint,
+	pruned_at timestamptz,				-- the last time when all was looked at
 	PRIMARY KEY (home_system, home_database)
 );
 
@@ -315,6 +316,7 @@ CREATE INDEX job_call ON sixtyfour.job (call) WHERE call IS NOT NULL;
 CREATE INDEX job_delivery ON sixtyfour.job (enrichment, id) WHERE delivery = 'pending';
 CREATE INDEX job_suspect ON sixtyfour.job (enrichment)
 	WHERE delivery = 'pending' AND sqlstate = '57014';
+CREATE INDEX job_unapplied ON sixtyfour.job (result) WHERE delivery = 'unapplied';
 CREATE INDEX job_fingerprint ON sixtyfour.job (fingerprint);
 -- A hash, as a key may be too long for an index, and takes long to compare.
 CREATE INDEX job_row ON sixtyfour.job (enrichment, jsonb_hash_extended(row_key, 0), id)
@@ -346,6 +348,7 @@ CREATE TABLE sixtyfour.call (
 );
 CREATE INDEX call_open ON sixtyfour.call (id)
 	WHERE state IN ('sending', 'accepted', 'uncertain', 'expired');
+CREATE INDEX call_rejected ON sixtyfour.call (id) WHERE state = 'rejected';
 
 -- Same question, one call: only the worker writes here, so that nobody's
 -- transaction waits for another's because of this index.
@@ -354,11 +357,27 @@ CREATE TABLE sixtyfour.call_item (
 	item smallint NOT NULL,
 	account uuid NOT NULL,
 	fingerprint uuid NOT NULL,
-	subject jsonb,						-- of a bulk call, to match its answer by
 	open boolean NOT NULL DEFAULT true,	-- the call is sending, accepted, uncertain or expired
 	PRIMARY KEY (call, item)
 );
 CREATE UNIQUE INDEX call_item_open ON sixtyfour.call_item (account, fingerprint) WHERE open;
+
+-- Whom the items are about: to match a bulk answer by, and to find what is to
+-- be forgotten when its jobs are gone.  Apart from call_item, so that
+-- sixtyfour_forget() never keeps the worker from closing a call.
+CREATE TABLE sixtyfour.call_subject (
+	call bigint NOT NULL,
+	item smallint NOT NULL,
+	subject jsonb,						-- NULL: that is not an object
+	PRIMARY KEY (call, item)
+);
+
+-- Items of open calls whose answer, when it comes, is not to be kept.
+CREATE TABLE sixtyfour.forgotten (
+	call bigint NOT NULL,
+	item smallint NOT NULL,
+	PRIMARY KEY (call, item)
+);
 
 CREATE TABLE sixtyfour.result (
 	id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -384,6 +403,10 @@ COMMENT ON TABLE sixtyfour.call IS
 'ledger: one row per billable submission; read it through the view sixtyfour.calls';
 COMMENT ON TABLE sixtyfour.call_item IS
 'ledger: the questions of each call';
+COMMENT ON TABLE sixtyfour.call_subject IS
+'ledger: the people and companies that each call is about';
+COMMENT ON TABLE sixtyfour.forgotten IS
+'ledger: the questions of open calls whose answers are not to be kept';
 COMMENT ON TABLE sixtyfour.result IS
 'ledger: paid answers; read it through the view sixtyfour.results';
 COMMENT ON SEQUENCE sixtyfour.enrichment_id_seq IS
@@ -402,6 +425,8 @@ SELECT pg_catalog.pg_extension_config_dump('sixtyfour.job_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('sixtyfour.call', '');
 SELECT pg_catalog.pg_extension_config_dump('sixtyfour.call_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('sixtyfour.call_item', '');
+SELECT pg_catalog.pg_extension_config_dump('sixtyfour.call_subject', '');
+SELECT pg_catalog.pg_extension_config_dump('sixtyfour.forgotten', '');
 SELECT pg_catalog.pg_extension_config_dump('sixtyfour.result', '');
 SELECT pg_catalog.pg_extension_config_dump('sixtyfour.result_id_seq', '');
 
@@ -529,6 +554,12 @@ CREATE FUNCTION @extschema@.sixtyfour_resolve(call bigint, action text)
 	LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 COMMENT ON FUNCTION @extschema@.sixtyfour_resolve(bigint, text) IS
 'decide about a call of which nobody knows whether it was billed: ''resubmit'' it, ''abandon'' it, or name the task that the service made of it';
+
+CREATE FUNCTION @extschema@.sixtyfour_forget(subject jsonb)
+	RETURNS bigint AS 'MODULE_PATHNAME'
+	LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE COST 1000;
+COMMENT ON FUNCTION @extschema@.sixtyfour_forget(jsonb) IS
+'erase the jobs, and the answers to them, whose subject (lead, lead_info, target_company, data) contains this object, such as {"name": "Ada Brandt"}: one''s own, all for the owner of the database; calls are kept as a record of money; returns how many jobs and answers were erased';
 
 CREATE FUNCTION @extschema@.sixtyfour_why(job bigint)
 	RETURNS text AS 'MODULE_PATHNAME'

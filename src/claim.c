@@ -18,6 +18,7 @@
 
 #include "claim.h"
 #include "home.h"
+#include "guc.h"
 #include "request.h"
 #include "sql.h"
 
@@ -262,6 +263,16 @@ static SqlStatement join_calls = {
 	3, {INT8ARRAYOID, INT8ARRAYOID, INT4ARRAYOID}, NULL
 };
 
+/* Those jobs ask again what was to be forgotten: now its answer is wanted. */
+static SqlStatement remember_items = {
+	"WITH item AS (DELETE FROM sixtyfour.forgotten f"
+	"  USING unnest($1, $2) AS u (id, subject) JOIN sixtyfour.job j ON j.id = u.id"
+	"  WHERE f.call = j.call AND f.item = j.item RETURNING f.call, f.item, u.subject)"
+	" INSERT INTO sixtyfour.call_subject (call, item, subject)"
+	" SELECT DISTINCT ON (call, item) * FROM item",
+	2, {INT8ARRAYOID, JSONBARRAYOID}, NULL
+};
+
 static Datum
 int4_array(const int *values, int n)
 {
@@ -282,6 +293,33 @@ uuid_array(const pg_uuid_t **values, int n)
 		datums[i] = UUIDPGetDatum(values[i]);
 	return PointerGetDatum(construct_array(datums, n, UUIDOID, UUID_LEN, false,
 										   TYPALIGN_CHAR));
+}
+
+/* The subjects of jobs; NULL where that is not an object */
+static Datum
+subject_array(ClaimJob **jobs, int n)
+{
+	Datum	   *subjects = palloc0(n * sizeof(Datum));
+	bool	   *nulls = palloc(n * sizeof(bool));
+	int			lower = 1;
+
+	for (int i = 0; i < n; i++)
+	{
+		Jsonb	   *subject = s64_request_subject(jobs[i]->endpoint, jobs[i]->body);
+
+		nulls[i] = subject == NULL || !JB_ROOT_IS_OBJECT(subject);
+		subjects[i] = JsonbPGetDatum(subject);
+	}
+	return PointerGetDatum(construct_md_array(subjects, nulls, 1, &n, &lower, JSONBOID, -1,
+											  false, TYPALIGN_INT));
+}
+
+/* The age of a result that will do; it must not be pruned while it is used. */
+static int
+usable_age(int cache_ttl)
+{
+	return s64_guc_result_retention < 0 ? cache_ttl
+		: Min(cache_ttl, Max(s64_guc_result_retention - 60, 0));
 }
 
 static int
@@ -321,6 +359,16 @@ dispose(SqlStatement *statement, Datum *values, ClaimJob **jobs, int n)
 	for (int i = 0; i < n; i++)
 		jobs[i]->disposed |= has_id(ids, rows, jobs[i]->id);
 	return (int) rows;
+}
+
+static Datum
+id_array(ClaimJob **jobs, int n)
+{
+	int64	   *ids = palloc(n * sizeof(int64));
+
+	for (int i = 0; i < n; i++)
+		ids[i] = jobs[i]->id;
+	return s64_sql_int8_array(ids, n);
 }
 
 /* What select_reusable found, as arrays for the statements that use it */
@@ -363,6 +411,9 @@ use_found(uint64 rows, ClaimJob **jobs, int n)
 		values[1] = s64_sql_int8_array(calls, njoining);
 		values[2] = int4_array(items, njoining);
 		disposed += dispose(&join_calls, values, jobs, n);
+		values[0] = id_array(jobs, n);
+		values[1] = subject_array(jobs, n);
+		s64_sql_run(&remember_items, values, NULL);
 	}
 	return disposed;
 }
@@ -370,7 +421,6 @@ use_found(uint64 rows, ClaimJob **jobs, int n)
 int
 s64_claim_reuse(ClaimJob **jobs, const AccountId *accounts, int n)
 {
-	int64	   *ids = palloc((n + 1) * sizeof(int64));
 	const pg_uuid_t **fingerprints = palloc((n + 1) * sizeof(pg_uuid_t *));
 	const pg_uuid_t **owners = palloc((n + 1) * sizeof(pg_uuid_t *));
 	int		   *ttls = palloc((n + 1) * sizeof(int));
@@ -382,12 +432,11 @@ s64_claim_reuse(ClaimJob **jobs, const AccountId *accounts, int n)
 		return 0;
 	for (int i = 0; i < n; i++)
 	{
-		ids[i] = jobs[i]->id;
 		fingerprints[i] = &jobs[i]->fingerprint;
 		owners[i] = &accounts[i];
-		ttls[i] = jobs[i]->cache_ttl;
+		ttls[i] = usable_age(jobs[i]->cache_ttl);
 	}
-	values[0] = s64_sql_int8_array(ids, n);
+	values[0] = id_array(jobs, n);
 	values[1] = uuid_array(fingerprints, n);
 	values[2] = uuid_array(owners, n);
 	values[3] = int4_array(ttls, n);
@@ -418,11 +467,13 @@ static SqlStatement insert_calls = {
 	INT4ARRAYOID, INT8OID, OIDOID, INT8OID}, NULL
 };
 
-/* $1 calls, $2 places there, $3 jobs, $4 what a bulk answer is matched by */
+/* $1 calls, $2 places there, $3 jobs, $4 whom they are about */
 static SqlStatement insert_items = {
-	"INSERT INTO sixtyfour.call_item (call, item, account, fingerprint, subject)"
-	" SELECT u.call, u.item, c.account, j.fingerprint, u.subject"
-	" FROM unnest($1, $2, $3, $4) AS u (call, item, job, subject)"
+	"WITH subjects AS (INSERT INTO sixtyfour.call_subject (call, item, subject)"
+	"  SELECT call, item, subject FROM unnest($1, $2, $4) AS u (call, item, subject))"
+	" INSERT INTO sixtyfour.call_item (call, item, account, fingerprint)"
+	" SELECT u.call, u.item, c.account, j.fingerprint"
+	" FROM unnest($1, $2, $3) AS u (call, item, job)"
 	" JOIN sixtyfour.call c ON c.id = u.call JOIN sixtyfour.job j ON j.id = u.job",
 	4, {INT8ARRAYOID, INT4ARRAYOID, INT8ARRAYOID, JSONBARRAYOID}, NULL
 };
@@ -530,38 +581,25 @@ fill_calls(ClaimCall *calls, int n)
 {
 	int			total = count_jobs(calls, n);
 	int64	   *ids = palloc(total * sizeof(int64));
-	int64	   *jobs = palloc(total * sizeof(int64));
 	int		   *items = palloc(total * sizeof(int));
-	Datum	   *subjects = palloc0(total * sizeof(Datum));
-	bool	   *nulls = palloc(total * sizeof(bool));
-	int			lower = 1;
+	ClaimJob  **all = palloc(total * sizeof(ClaimJob *));
 	int			k = 0;
 	Datum		values[4];
 
 	for (int i = 0; i < n; i++)
 	{
-		bool		bulk = calls[i].njobs > 1;
-
 		for (int j = 0; j < calls[i].njobs; j++, k++)
 		{
-			ClaimJob   *job = calls[i].jobs[j];
-			Jsonb	   *subject;
-
 			ids[k] = calls[i].call;
 			items[k] = j;
-			jobs[k] = job->id;
-			/* one job needs no matching */
-			subject = bulk ? s64_request_subject(job->endpoint, job->body) : NULL;
-			nulls[k] = subject == NULL;
-			subjects[k] = JsonbPGetDatum(subject);
-			job->disposed = true;
+			all[k] = calls[i].jobs[j];
+			all[k]->disposed = true;
 		}
 	}
 	values[0] = s64_sql_int8_array(ids, total);
 	values[1] = int4_array(items, total);
-	values[2] = s64_sql_int8_array(jobs, total);
-	values[3] = PointerGetDatum(construct_md_array(subjects, nulls, 1, &total, &lower,
-												   JSONBOID, -1, false, TYPALIGN_INT));
+	values[2] = id_array(all, total);
+	values[3] = subject_array(all, total);
 	if (s64_sql_run(&insert_items, values, NULL) != (uint64) total ||
 		s64_sql_run(&send_jobs, values, NULL) != (uint64) total)
 		elog(ERROR, "a locked job has left state queued");

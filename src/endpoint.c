@@ -152,6 +152,12 @@ s64_endpoint_find(const char *name)
 	return NULL;
 }
 
+const Endpoint *
+s64_endpoint_at(int i)
+{
+	return i < (int) lengthof(endpoints) ? &endpoints[i] : NULL;
+}
+
 void
 s64_endpoint_escape(StringInfo buf, const char *text)
 {

@@ -77,6 +77,9 @@ typedef struct Parameter
 /* The endpoint of that name, or NULL. */
 extern const Endpoint *s64_endpoint_find(const char *name);
 
+/* The i-th endpoint of the table, from 0; NULL behind the last. */
+extern const Endpoint *s64_endpoint_at(int i);
+
 /*
  * base_url and path with the parameters put in, percent-encoded; palloc'd.
  * Raises 22023 for a value that cannot stand in a path ('', '.', '..').

@@ -19,6 +19,8 @@ int			s64_guc_max_response_size = 16 * 1024;
 int			s64_guc_log_min_duration = -1;
 int			s64_guc_max_in_flight = 1000;
 int			s64_guc_cache_ttl = 86400;
+int			s64_guc_retention = 7 * 86400;
+int			s64_guc_result_retention = 400 * 86400;
 char	   *s64_guc_databases = NULL;
 int			s64_guc_idle_timeout = 300;
 int			s64_guc_write_timeout = 20000;
@@ -93,6 +95,26 @@ define_on_promotion(void)
 							 NULL, NULL, NULL);
 }
 
+static void
+define_retention(void)
+{
+	DefineCustomIntVariable("sixtyfour.retention",
+							"Sets how long jobs are kept after they have finished.",
+							"-1 keeps them for ever.",
+							&s64_guc_retention,
+							7 * 86400, -1, INT_MAX,
+							PGC_SUSET, GUC_UNIT_S,
+							NULL, NULL, NULL);
+
+	DefineCustomIntVariable("sixtyfour.result_retention",
+							"Sets how long answers, and the calls that brought them, are kept.",
+							"-1 keeps them for ever.",
+							&s64_guc_result_retention,
+							400 * 86400, -1, INT_MAX,
+							PGC_SUSET, GUC_UNIT_S,
+							NULL, NULL, NULL);
+}
+
 void
 s64_guc_init(void)
 {
@@ -131,5 +153,6 @@ s64_guc_init(void)
 
 	define_process_settings();
 	define_on_promotion();
+	define_retention();
 	MarkGUCPrefixReserved("sixtyfour");
 }

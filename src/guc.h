@@ -23,6 +23,13 @@ extern int	s64_guc_max_in_flight;
 /* sixtyfour.cache_ttl: age up to which a stored result answers, in s */
 extern int	s64_guc_cache_ttl;
 
+/*
+ * sixtyfour.retention, sixtyfour.result_retention: how long finished jobs, and
+ * answers with the calls that brought them, are kept, in s; -1 is for ever
+ */
+extern int	s64_guc_retention;
+extern int	s64_guc_result_retention;
+
 /* sixtyfour.databases: names, or "*", whose jobs are worked on */
 extern char *s64_guc_databases;
 

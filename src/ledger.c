@@ -20,6 +20,7 @@
 #include "errand.h"
 #include "home.h"
 #include "ledger.h"
+#include "retention.h"
 #include "sql.h"
 
 #define OPEN_CALL "('sending', 'accepted', 'uncertain', 'expired')"
@@ -203,6 +204,11 @@ s64_ledger_adopt(int64 epoch, LedgerTask **tasks, int *ntasks)
 	" FROM changed WHERE call_item.call = changed.id)"
 #define CHANGED " SELECT id FROM changed"
 
+/* What the service said, unless somebody it is about was to be forgotten */
+#define SAID(value) \
+	"(SELECT " value " WHERE NOT EXISTS (SELECT FROM sixtyfour.forgotten WHERE call = $1))"
+#define MESSAGE(value) "coalesce(" SAID(value) ", " S64_FORGOTTEN_MESSAGE ")"
+
 static SqlStatement set_accepted = {
 	"UPDATE sixtyfour.call SET state = 'accepted', task_id = $3, accepted_at = clock_timestamp()"
 	GUARD "= 'sending'",
@@ -210,7 +216,7 @@ static SqlStatement set_accepted = {
 };
 
 static SqlStatement set_done = {
-	"WITH changed AS (UPDATE sixtyfour.call SET state = 'done', cents = $3, raw = $4,"
+	"WITH changed AS (UPDATE sixtyfour.call SET state = 'done', cents = $3, raw = " SAID("$4") ","
 	" finished_at = clock_timestamp(), sqlstate = NULL, message = NULL"
 	GUARD "IN ('sending', 'accepted') RETURNING id)" CLOSE_ITEMS CHANGED,
 	4, {INT8OID, INT8OID, INT4OID, TEXTOID}, NULL
@@ -220,26 +226,28 @@ static SqlStatement insert_result = {
 	"INSERT INTO sixtyfour.result (call, item, account, fingerprint, operation, answer, cents)"
 	" SELECT i.call, i.item, i.account, i.fingerprint, c.operation, $3, $4"
 	" FROM sixtyfour.call_item i JOIN sixtyfour.call c ON c.id = i.call"
-	" WHERE i.call = $1 AND i.item = $2",
+	" WHERE i.call = $1 AND i.item = $2 AND NOT EXISTS (SELECT FROM sixtyfour.forgotten f"
+	"  WHERE f.call = i.call AND f.item = i.item)",
 	4, {INT8OID, INT2OID, JSONBOID, INT4OID}, NULL
 };
 
 static SqlStatement set_rejected = {
-	"WITH changed AS (UPDATE sixtyfour.call SET state = 'rejected', sqlstate = $3, message = $4,"
+	"WITH changed AS (UPDATE sixtyfour.call SET state = 'rejected', sqlstate = $3, message = " MESSAGE("$4") ","
 	" retry_at = $5, finished_at = clock_timestamp()"
 	GUARD "= 'sending' RETURNING id)" CLOSE_ITEMS CHANGED,
 	5, {INT8OID, INT8OID, TEXTOID, TEXTOID, TIMESTAMPTZOID}, NULL
 };
 
 static SqlStatement set_uncertain = {
-	"UPDATE sixtyfour.call SET state = 'uncertain', sqlstate = '08007', message = $3, raw = $4"
+	"UPDATE sixtyfour.call SET state = 'uncertain', sqlstate = '08007',"
+	" message = " MESSAGE("$3") ", raw = " SAID("$4")
 	GUARD "= 'sending'",
 	4, {INT8OID, INT8OID, TEXTOID, TEXTOID}, NULL
 };
 
 static SqlStatement set_failed = {
-	"WITH changed AS (UPDATE sixtyfour.call SET state = 'failed', sqlstate = $3, message = $4,"
-	" cents = $5, raw = $6, finished_at = clock_timestamp()"
+	"WITH changed AS (UPDATE sixtyfour.call SET state = 'failed', sqlstate = $3,"
+	" message = " MESSAGE("$4") ", cents = $5, raw = " SAID("$6") ", finished_at = clock_timestamp()"
 	GUARD "IN ('sending', 'accepted') RETURNING id)" CLOSE_ITEMS CHANGED,
 	6, {INT8OID, INT8OID, TEXTOID, TEXTOID, INT4OID, TEXTOID}, NULL
 };
@@ -343,7 +351,7 @@ s64_ledger_expired(int64 call, int64 epoch, const char *message)
 }
 
 static SqlStatement select_subjects = {
-	"SELECT item, subject FROM sixtyfour.call_item WHERE call = $1 AND subject IS NOT NULL",
+	"SELECT item, subject FROM sixtyfour.call_subject WHERE call = $1 AND subject IS NOT NULL",
 	1, {INT8OID}, NULL
 };
 

@@ -93,8 +93,8 @@ extern bool s64_ledger_failed(int64 call, int64 epoch, int sqlstate,
 extern bool s64_ledger_expired(int64 call, int64 epoch, const char *message);
 
 /*
- * The subjects of the items of a bulk call, by which its answer is matched:
- * NULL for those of a call with one item.
+ * The subjects of the items of a bulk call, by which its answer is matched;
+ * NULL for those that were to be forgotten.
  */
 extern void s64_ledger_subjects(int64 call, Jsonb **subjects, int n);
 

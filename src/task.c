@@ -182,11 +182,11 @@ find_lead(JsonbContainer *item, int place, bool same_length, Jsonb **leads, int 
 	int			best = -1;
 	int			best_echoes = 0;
 	bool		tie = false;
-	int			here = same_length ? count_echoes(item, leads[place]) : -1;
+	int			here = same_length && leads[place] ? count_echoes(item, leads[place]) : -1;
 
 	for (int i = 0; i < n; i++)
 	{
-		int			echoes = taken[i] ? -1 : count_echoes(item, leads[i]);
+		int			echoes = taken[i] || !leads[i] ? -1 : count_echoes(item, leads[i]);
 
 		if (echoes > best_echoes)
 		{

@@ -42,7 +42,8 @@ extern TaskStatus s64_task_read(Jsonb *answer);
 
 /*
  * Match the result of a bulk task to its n leads: items[i] becomes the item
- * for leads[i], palloc'd, or NULL if there is none that can be told.  Items
+ * for leads[i], palloc'd, or NULL if there is none that can be told, or
+ * leads[i] is NULL (it was forgotten).  Items
  * are matched by the fields of the lead that they echo; position only
  * settles what fits equally well.
  */

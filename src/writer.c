@@ -20,6 +20,7 @@
 #include "compat.h"
 #include "guc.h"
 #include "process.h"
+#include "retention.h"
 #include "roster.h"
 #include "writeback.h"
 #include "writer.h"
@@ -85,9 +86,9 @@ is_idle(TimestampTz since)
 		TimestampDifferenceExceeds(since, GetCurrentTimestamp(), s64_guc_idle_timeout * 1000);
 }
 
-/* Sleep until the next job is due, or it is time to leave. */
+/* Sleep until the next job is due, or it is time to prune, or to leave. */
 static void
-sleep_until(TimestampTz next, TimestampTz active)
+sleep_until(TimestampTz next, TimestampTz prune, TimestampTz active)
 {
 	static uint32 wait_event = 0;
 	TimestampTz now = GetCurrentTimestamp();
@@ -96,8 +97,8 @@ sleep_until(TimestampTz next, TimestampTz active)
 
 	if (wait_event == 0)
 		wait_event = s64_wait_event_new("SixtyfourWriterMain");
-	if (!TIMESTAMP_IS_NOEND(next))
-		timeout = Min(timeout, TimestampDifferenceMilliseconds(now, next));
+	if (!TIMESTAMP_IS_NOEND(Min(next, prune)))
+		timeout = Min(timeout, TimestampDifferenceMilliseconds(now, Min(next, prune)));
 	/* one that is to leave and does not was woken: its latch is set */
 	if (s64_guc_idle_timeout > 0 && leave > now)
 		timeout = Min(timeout, TimestampDifferenceMilliseconds(now, leave));
@@ -119,8 +120,9 @@ work(void)
 	while (s64_process_goes_on())
 	{
 		TimestampTz next;
+		TimestampTz prune;
 
-		(void) s64_roster_was_woken();
+		prune = s64_retention_turn(s64_roster_was_woken());
 		MemoryContextSwitchTo(turn);
 		MemoryContextReset(turn);
 		if (write_batch() > 0)
@@ -129,9 +131,11 @@ work(void)
 			continue;
 		}
 		next = next_due();
-		if (is_idle(active) && s64_roster_leave(TIMESTAMP_IS_NOEND(next) ? 0 : next))
+		if (prune < GetCurrentTimestamp() + USECS_PER_SEC)
+			active = GetCurrentTimestamp();
+		if (is_idle(active) && s64_roster_leave(Min(next, prune)))
 			return;
-		sleep_until(next, active);
+		sleep_until(next, prune, active);
 	}
 }
 

@@ -28,6 +28,7 @@
 
 #include "account.h"
 #include "compat.h"
+#include "fault.h"
 #include "ledger.h"
 #include "meter.h"
 #include "report.h"
@@ -375,6 +376,7 @@ change_job(SqlStatement *statement, int64 id)
 	s64_sql_begin();
 	changed = s64_sql_run(statement, &value, NULL) > 0;
 	s64_sql_end();
+	S64_FAULT("cancel");
 	if (changed)
 		s64_roster_wake_at_commit(PROCESS_WORKER);
 	return changed;
@@ -477,6 +479,7 @@ sixtyfour_resolve(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("call " INT64_FORMAT " is not uncertain", call)));
 	s64_ledger_carry_waiting(call);
+	S64_FAULT("resolve");
 	s64_roster_wake_at_commit(PROCESS_WORKER);
 	PG_RETURN_VOID();
 }

@@ -14,6 +14,7 @@
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
+#include "fault.h"
 #include "guc.h"
 #include "queue.h"
 #include "request.h"
@@ -128,6 +129,7 @@ s64_queue_add(const JobKind *kind, const JobSpec *specs, int n, int64 *ids)
 	for (uint64 i = 0; ids != NULL && i < rows; i++)
 		ids[i] = s64_sql_int8(i, 1);
 	s64_sql_end();
+	S64_FAULT("enqueue");
 	s64_roster_wake_at_commit(PROCESS_WORKER);
 
 	MemoryContextSwitchTo(old);

@@ -17,6 +17,7 @@
 #include "utils/memutils.h"
 
 #include "claim.h"
+#include "fault.h"
 #include "flight.h"
 #include "meter.h"
 #include "payer.h"
@@ -448,6 +449,7 @@ add_submission(Pass *pass, Intent *plan)
 	flight->reserved = plan->reserved;
 	plan->reserved = 0;
 	MemoryContextSwitchTo(old);
+	S64_FAULT("t1-inside");
 }
 
 static void
@@ -631,6 +633,7 @@ s64_submit_due(int64 epoch, bool *changed, bool *delivering)
 	}
 	else
 	{
+		S64_FAULT("t1-after");
 		start_flights(pass);
 		one_by_one = one_by_one && pass->flights == NIL;
 		again = pass->again;

@@ -104,8 +104,8 @@ DROP ROLE regress_sixtyfour;
 SELECT name, setting, unit, context, min_val, max_val FROM pg_settings WHERE name LIKE 'sixtyfour.%' ORDER BY name COLLATE "C";
 SET sixtyfour.max_response_size = '1MB';
 SHOW sixtyfour.max_response_size;
-SET sixtyfour.max_response_size = 0;
-SET sixtyfour.max_response_size = '1GB';
+SELECT regexp_replace(try(format('SET sixtyfour.max_response_size = %L', value)), ' kB(?=[ )])', '', 'g')
+FROM (VALUES ('0'), ('1GB')) v (value);
 RESET sixtyfour.max_response_size;
 SET sixtyfour.nonsense = 1;
 

@@ -1,4 +1,5 @@
--- What the extension consists of.
+-- What the extension consists of.  The types of tables' rows, which only newer
+-- servers list, are left out.
 SET client_min_messages = warning;
 CREATE EXTENSION sixtyfour;
 \pset format unaligned
@@ -7,6 +8,7 @@ SELECT pg_describe_object(classid, objid, 0) COLLATE "C" AS object
 FROM pg_depend
 WHERE refclassid = 'pg_extension'::regclass AND deptype = 'e'
 	AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'sixtyfour')
+	AND classid <> 'pg_type'::regclass
 ORDER BY object;
 
 -- functions: how they are called, and how the planner sees them
@@ -23,6 +25,7 @@ SELECT pg_describe_object(classid, objid, 0) COLLATE "C" AS object
 FROM pg_depend
 WHERE refclassid = 'pg_extension'::regclass AND deptype = 'e'
 	AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'sixtyfour')
+	AND classid <> 'pg_type'::regclass
 	AND coalesce(obj_description(objid, classid::regclass::name), '') = ''
 ORDER BY object;
 

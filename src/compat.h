@@ -16,12 +16,12 @@
 
 #include "catalog/pg_database.h"
 #include "catalog/pg_extension.h"
-#include "catalog/pg_database.h"
 #include "catalog/pg_foreign_server.h"
 #include "fmgr.h"
 #include "storage/latch.h"
 #include "utils/acl.h"
 #include "utils/jsonb.h"
+#include "utils/regproc.h"
 #include "utils/wait_event.h"
 #if PG_VERSION_NUM >= 180000
 #include "storage/waiteventset.h"
@@ -82,12 +82,10 @@ typedef struct JsonbInState
 	object_aclcheck(ForeignServerRelationId, serverid, roleid, mode)
 #endif
 
+/* 16 lets some functions report soft errors, to escontext if it is given. */
 #if PG_VERSION_NUM < 160000
-#define s64_database_ownercheck(database, roleid) \
-	pg_database_ownercheck(database, roleid)
-#else
-#define s64_database_ownercheck(database, roleid) \
-	object_ownercheck(DatabaseRelationId, database, roleid)
+#define stringToQualifiedNameList(string, escontext) \
+	stringToQualifiedNameList(string)
 #endif
 
 /*

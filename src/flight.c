@@ -13,6 +13,7 @@
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 
+#include "fault.h"
 #include "flight.h"
 #include "guc.h"
 #include "http.h"
@@ -71,6 +72,7 @@ s64_flight_start(Flight *flight, int timeout)
 	count(flight, 1);
 	PG_TRY();
 	{
+		S64_FAULT(flight->task == NULL ? "send" : "poll");
 		flight->transfer = s64_http_start(&request);
 	}
 	PG_CATCH();

@@ -29,6 +29,7 @@
 #include "compat.h"
 #include "errand.h"
 #include "home.h"
+#include "fault.h"
 #include "ledger.h"
 #include "meter.h"
 #include "report.h"
@@ -378,6 +379,7 @@ change_job(SqlStatement *statement, int64 id)
 	s64_sql_begin();
 	changed = s64_sql_run(statement, &value, NULL) > 0;
 	s64_sql_end();
+	S64_FAULT("cancel");
 	if (changed)
 		s64_errand_wake(PROCESS_WORKER);
 	return changed;
@@ -480,6 +482,7 @@ sixtyfour_resolve(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("call " INT64_FORMAT " is not uncertain", call)));
 	s64_ledger_carry_waiting(call);
+	S64_FAULT("resolve");
 	s64_errand_wake(PROCESS_WORKER);
 	PG_RETURN_VOID();
 }

@@ -18,6 +18,7 @@
 #include "utils/regproc.h"
 #include "utils/varlena.h"
 
+#include "compat.h"
 #include "output.h"
 
 /* What each member of an object is handed to */
@@ -125,7 +126,7 @@ open_leads(Jsonb *leads, Jsonb *numbers, char **problem)
 		getKeyJsonValueFromContainer(&numbers->root, "", 0, &v) != NULL)
 		relid = DatumGetInt64(DirectFunctionCall1(numeric_int8, NumericGetDatum(v.val.numeric)));
 	else
-		relid = RangeVarGetRelid(makeRangeVarFromNameList(stringToQualifiedNameList(name)),
+		relid = RangeVarGetRelid(makeRangeVarFromNameList(stringToQualifiedNameList(name, NULL)),
 								 NoLock, true);
 	if (OidIsValid(relid))
 		rel = try_relation_open(relid, RowExclusiveLock);

@@ -14,6 +14,7 @@
 #include "utils/memutils.h"
 
 #include "errand.h"
+#include "fault.h"
 #include "guc.h"
 #include "home.h"
 #include "queue.h"
@@ -145,6 +146,7 @@ s64_queue_add(const JobKind *kind, const JobSpec *specs, int n, int64 *ids)
 	for (uint64 i = 0; ids != NULL && i < rows; i++)
 		ids[i] = s64_sql_int8(i, 1);
 	s64_sql_end();
+	S64_FAULT("enqueue");
 	s64_errand_wake(PROCESS_WORKER);
 
 	MemoryContextSwitchTo(old);

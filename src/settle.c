@@ -22,6 +22,7 @@
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
+#include "fault.h"
 #include "flight.h"
 #include "ledger.h"
 #include "meter.h"
@@ -357,6 +358,7 @@ record(Flight *flight, int64 epoch)
 		flight->call_ended = record_poll(flight, epoch);
 	else
 		record_submission(flight, epoch);
+	S64_FAULT(flight->task == NULL ? "t2-inside" : "t3-inside");
 }
 
 static bool
@@ -407,6 +409,7 @@ after_record(Flight *flight)
 	const Outcome *outcome = flight->outcome;
 	TimestampTz now = GetCurrentTimestamp();
 
+	S64_FAULT(task == NULL ? "t2-after" : "t3-after");
 	count_flight(flight);
 	if (outcome->kind == OUTCOME_KEY_REFUSED || outcome->kind == OUTCOME_NO_BALANCE)
 		pause_account(flight->account, outcome);
@@ -570,6 +573,7 @@ s64_settle_ended(int64 epoch, TimestampTz *retry_at, bool *changed,
 	while ((flight = s64_flight_next()) != NULL)
 	{
 		dlist_push_tail(&ended, &flight->node);
+		S64_FAULT(flight->task == NULL ? "reply-read" : "poll-read");
 		news = true;
 	}
 	dlist_foreach(iter, &ended)

@@ -17,6 +17,7 @@
 #include "utils/memutils.h"
 
 #include "claim.h"
+#include "fault.h"
 #include "flight.h"
 #include "meter.h"
 #include "payer.h"
@@ -469,6 +470,7 @@ add_submission(Pass *pass, Intent *plan)
 	flight->reserved_at = plan->reserved_at;
 	plan->reserved = 0;
 	MemoryContextSwitchTo(old);
+	S64_FAULT("t1-inside");
 }
 
 static void
@@ -652,6 +654,7 @@ s64_submit_due(int64 epoch, bool *changed, bool *delivering)
 	}
 	else
 	{
+		S64_FAULT("t1-after");
 		start_flights(pass);
 		one_by_one = one_by_one && pass->flights == NIL;
 		again = pass->again;

@@ -30,6 +30,7 @@
 #include "utils/timestamp.h"
 
 #include "claim.h"
+#include "fault.h"
 #include "flight.h"
 #include "guc.h"
 #include "home.h"
@@ -131,8 +132,10 @@ take_over(void)
 	n = s64_ledger_tasks(worker.epoch, &tasks);
 	add_tasks(tasks, n);
 	say_pause();
+	S64_FAULT("take-over");
 	ForceSyncCommit();
 	CommitTransactionCommand();
+	S64_FAULT("taken-over");
 	s64_spending_recall();
 	worker.changed = true;
 	worker.delivering = true;
@@ -153,6 +156,7 @@ adopt_tasks(void)
 	if (s64_ledger_adopt(worker.epoch, &tasks, &n))
 	{
 		add_tasks(tasks, n);
+		S64_FAULT("adopt");
 		worker.poll_at = GetCurrentTimestamp();
 	}
 	say_pause();
@@ -384,6 +388,7 @@ drain(void)
 						 &worker.delivering);
 		if (left <= 0 || s64_flight_submissions() == 0)
 			break;
+		S64_FAULT("drain");
 		s64_http_wait((long) (left + 999) / 1000);
 	}
 	announce();
@@ -412,6 +417,8 @@ work(void)
 			return;
 		pgstat_report_activity(STATE_IDLE, NULL);
 		s64_http_wait(time_to_wait());
+		if (s64_flight_submissions() > 0)
+			S64_FAULT("sent");
 		CHECK_FOR_INTERRUPTS();
 	}
 	drain();

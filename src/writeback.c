@@ -37,6 +37,7 @@
 
 #include "delivery.h"
 #include "enrichment.h"
+#include "fault.h"
 #include "guc.h"
 #include "output.h"
 #include "roster.h"
@@ -429,6 +430,7 @@ deliver(Batch *batch)
 		return settle_all(batch);
 	}
 	write_batch(batch);
+	S64_FAULT("t4-inside");
 	settled = settle_all(batch);
 	relation_close(batch->target, NoLock);
 	return settled;
@@ -444,6 +446,7 @@ s64_writeback_batch(int *looked_at)
 	*looked_at = batch.n = s64_delivery_claim(batch_size, &id, &batch.deliveries);
 	if (batch.n == 0)
 		return 0;
+	S64_FAULT("t4-before");
 	batch.context = CurrentMemoryContext;
 	batch.fates = palloc0(batch.n * sizeof(UpdateFate));
 	batch.errors = palloc0(batch.n * sizeof(ErrorData *));

@@ -18,6 +18,7 @@
 #include "utils/timestamp.h"
 
 #include "compat.h"
+#include "fault.h"
 #include "guc.h"
 #include "process.h"
 #include "retention.h"
@@ -61,7 +62,9 @@ write_batch(void)
 	s64_roster_report("writing", 0);
 	begin_transaction("sixtyfour: writing answers into rows");
 	settled = s64_writeback_batch(&looked_at);
+	S64_FAULT("t4-before-commit");
 	end_transaction();
+	S64_FAULT("t4-after");
 	if (settled > 0)
 		s64_roster_announce();
 	return looked_at;

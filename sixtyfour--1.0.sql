@@ -305,6 +305,8 @@ CREATE TABLE sixtyfour.job (
 	result bigint,
 	sqlstate text,						-- of a failed one, or of the last attempt
 	message text,
+	detail text,
+	hint text,
 	finished_at timestamptz,
 	enrichment integer,					-- that it belongs to
 	row_key jsonb,						-- {"key column": value} of its row
@@ -344,6 +346,8 @@ CREATE TABLE sixtyfour.call (
 	finished_at timestamptz,
 	sqlstate text,
 	message text,
+	detail text,
+	hint text,
 	raw text							-- an answer that could not be read
 );
 CREATE INDEX call_open ON sixtyfour.call (id)
@@ -586,7 +590,7 @@ COMMENT ON FUNCTION @extschema@.sixtyfour_resume() IS
 CREATE VIEW sixtyfour.jobs WITH (security_barrier) AS
 	SELECT id, state, delivery, operation, priority, run_at, body, server,
 		   owner, payer, enqueued_at, finished_at, attempts, call, result,
-		   enrichment, row_key, sqlstate, message
+		   enrichment, row_key, sqlstate, message, detail, hint
 	FROM sixtyfour.job
 	WHERE pg_has_role(owner::oid, 'USAGE') OR pg_has_role('pg_monitor', 'USAGE');
 GRANT SELECT ON sixtyfour.jobs TO PUBLIC;
@@ -596,7 +600,7 @@ COMMENT ON VIEW sixtyfour.jobs IS
 CREATE VIEW sixtyfour.calls WITH (security_barrier) AS
 	SELECT id, uuid, state, operation, items, server, payer, task_id,
 		   expected_cents, cents, created_at, accepted_at, finished_at,
-		   sqlstate, message, raw
+		   sqlstate, message, detail, hint, raw
 	FROM sixtyfour.call c
 	WHERE pg_has_role('pg_monitor', 'USAGE') OR c.id IN (
 		SELECT j.call FROM sixtyfour.job j WHERE pg_has_role(j.owner::oid, 'USAGE'));

@@ -15,6 +15,7 @@
 #include "account.h"
 #include "compat.h"
 #include "guc.h"
+#include "inquiry.h"
 #include "ledger.h"
 #include "operation.h"
 #include "report.h"
@@ -35,21 +36,30 @@ check_not_uncertain(const Account *account, const Endpoint *endpoint, Jsonb *bod
 		s64_report_uncertain(call, NULL);
 }
 
-static ApiRequest *
-make_request(FunctionCallInfo fcinfo, const Account *account)
+/*
+ * May the worker make this call?  What is free, or changes nothing but the
+ * account's own things, needs no ledger.
+ */
+static bool
+is_for_worker(const Operation *operation, const Jsonb *body)
 {
-	const Operation *operation = s64_operation_get(fcinfo);
+	return s64_guc_route != ROUTE_DIRECT && body != NULL &&
+		operation->endpoint->price != PRICE_FREE &&
+		strchr(operation->endpoint->path, '{') == NULL;
+}
+
+/* The session makes the request itself. */
+static Jsonb *
+call_directly(FunctionCallInfo fcinfo, const Operation *operation,
+			  const Account *account, Jsonb *body)
+{
 	Parameter	parameters[S64_OPERATION_MAX_ARGS];
-	int			nparameters = s64_operation_parameters(fcinfo, operation, parameters);
-	Jsonb	   *body = s64_operation_body(fcinfo, operation);
+	int			n = s64_operation_parameters(fcinfo, operation, parameters);
 
 	if (body != NULL)
-	{
-		body = s64_request_normalize(operation->endpoint, body);
 		check_not_uncertain(account, operation->endpoint, body);
-	}
-	return s64_request_make(account, operation->endpoint, body,
-							parameters, nparameters);
+	return s64_session_exchange(account, s64_request_make(account, operation->endpoint,
+														  body, parameters, n));
 }
 
 /*
@@ -59,13 +69,29 @@ make_request(FunctionCallInfo fcinfo, const Account *account)
 Datum
 sixtyfour_call(PG_FUNCTION_ARGS)
 {
+	const Operation *operation;
 	Account    *account;
+	Jsonb	   *body;
 	Jsonb	   *answer;
 
 	if (PG_NARGS() > 0 && PG_ARGISNULL(0))
 		PG_RETURN_NULL();
+	operation = s64_operation_get(fcinfo);
 	account = s64_account_get(s64_guc_server, GetUserId());
-	answer = s64_session_exchange(account, make_request(fcinfo, account));
+	body = s64_operation_body(fcinfo, operation);
+	if (body != NULL)
+		body = s64_request_normalize(operation->endpoint, body);
+	if (is_for_worker(operation, body))
+	{
+		if (s64_inquiry_make(account, operation->endpoint, body, &answer))
+			PG_RETURN_JSONB_P(answer);
+		if (s64_guc_route == ROUTE_WORKER)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("there is no worker to ask"),
+					 errhint("See sixtyfour.workers, or reset \"sixtyfour.route\".")));
+	}
+	answer = call_directly(fcinfo, operation, account, body);
 	if (answer == NULL)
 		PG_RETURN_NULL();
 	PG_RETURN_JSONB_P(answer);

@@ -26,6 +26,15 @@ int			s64_guc_idle_timeout = 300;
 int			s64_guc_write_timeout = 20000;
 int			s64_guc_on_promotion = ON_PROMOTION_PAUSE;
 
+int			s64_guc_route = ROUTE_AUTO;
+
+static const struct config_enum_entry routes[] = {
+	{"auto", ROUTE_AUTO, false},
+	{"direct", ROUTE_DIRECT, false},
+	{"worker", ROUTE_WORKER, false},
+	{NULL, 0, false}
+};
+
 static const struct config_enum_entry promotions[] = {
 	{"pause", ON_PROMOTION_PAUSE, false},
 	{"continue", ON_PROMOTION_CONTINUE, false},
@@ -81,6 +90,18 @@ define_process_settings(void)
 							20000, 100, 3600 * 1000,
 							PGC_SIGHUP, GUC_UNIT_MS,
 							NULL, NULL, NULL);
+}
+
+static void
+define_route(void)
+{
+	DefineCustomEnumVariable("sixtyfour.route",
+							 "Sets who makes synchronous calls.",
+							 "\"auto\" is the worker, and the session where there is none; the others are for tests and diagnosis.",
+							 &s64_guc_route,
+							 ROUTE_AUTO, routes,
+							 PGC_SUSET, 0,
+							 NULL, NULL, NULL);
 }
 
 static void
@@ -151,6 +172,7 @@ s64_guc_init(void)
 							PGC_USERSET, GUC_UNIT_S,
 							NULL, NULL, NULL);
 
+	define_route();
 	define_process_settings();
 	define_on_promotion();
 	define_retention();

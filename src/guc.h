@@ -33,6 +33,16 @@ extern int	s64_guc_result_retention;
 /* sixtyfour.databases: names, or "*", whose jobs are worked on */
 extern char *s64_guc_databases;
 
+/* sixtyfour.route: who makes a session's synchronous calls */
+typedef enum Route
+{
+	ROUTE_AUTO,					/* the worker, where there is one */
+	ROUTE_DIRECT,				/* the session */
+	ROUTE_WORKER
+} Route;
+
+extern int	s64_guc_route;
+
 /* sixtyfour.idle_timeout: an idle background process ends after this, in s */
 extern int	s64_guc_idle_timeout;
 

@@ -40,6 +40,7 @@ typedef struct Inquiry
 	int			cents;			/* expected */
 	TimestampTz deadline;
 	int64		job;			/* 0: not queued yet */
+	bool		ended;			/* and what became of it is known */
 } Inquiry;
 
 /* ---- before asking ---- */
@@ -212,6 +213,13 @@ typedef struct JobNews
 	TimestampTz run_at;
 } JobNews;
 
+static int
+read_sqlstate(const char *s)
+{
+	return strlen(s) == 5 ? MAKE_SQLSTATE(s[0], s[1], s[2], s[3], s[4])
+		: ERRCODE_EXTERNAL_ROUTINE_EXCEPTION;
+}
+
 static JobNews
 read_job(int64 job)
 {
@@ -232,7 +240,7 @@ read_job(int64 job)
 	news.call = s64_sql_int8(0, 2);
 	sqlstate = s64_sql_text(0, 3);
 	if (sqlstate != NULL)
-		news.failure.sqlstate = s64_report_read_sqlstate(sqlstate);
+		news.failure.sqlstate = read_sqlstate(sqlstate);
 	news.failure.message = s64_sql_text(0, 4);
 	news.failure.detail = s64_sql_text(0, 5);
 	news.failure.hint = s64_sql_text(0, 6);
@@ -281,6 +289,8 @@ get_answer(Inquiry *inquiry)
 	{
 		JobNews		news = read_job(inquiry->job);
 
+		inquiry->ended = strcmp(news.state, "sending") != 0 &&
+			strcmp(news.state, "running") != 0;
 		if (strcmp(news.state, "succeeded") == 0)
 			return news.answer;
 		if (strcmp(news.state, "failed") == 0)
@@ -305,7 +315,9 @@ add_context(void *arg)
 {
 	const Inquiry *inquiry = arg;
 
-	if (inquiry->job != 0)
+	if (inquiry->job != 0 && inquiry->ended)
+		errcontext("Sixtyfour job " INT64_FORMAT, inquiry->job);
+	else if (inquiry->job != 0)
 		errcontext("Sixtyfour job " INT64_FORMAT ", whose answer is kept once it is sent",
 				   inquiry->job);
 }
@@ -315,7 +327,7 @@ s64_inquiry_make(const Account *account, const Endpoint *endpoint, Jsonb *body,
 				 Jsonb **answer)
 {
 	pg_uuid_t	fingerprint = s64_request_fingerprint(endpoint, body);
-	Inquiry		inquiry = {account, endpoint};
+	Inquiry		inquiry = {0};
 	Ask			ask = {endpoint->name, account->server, account->userid,
 	s64_guc_cache_ttl, body};
 	ErrorContextCallback callback;
@@ -326,6 +338,8 @@ s64_inquiry_make(const Account *account, const Endpoint *endpoint, Jsonb *body,
 	check_not_queued_here(&fingerprint);
 	if (!is_somebody_there())
 		return false;
+	inquiry.account = account;
+	inquiry.endpoint = endpoint;
 	inquiry.cents = s64_request_expected_cents(account, endpoint, body);
 	inquiry.deadline = GetCurrentTimestamp() + account->timeout * INT64CONST(1000);
 	check_not_paused();

@@ -61,6 +61,8 @@ typedef struct Job
 	int64		call;			/* 0: none */
 	char	   *sqlstate;
 	char	   *message;
+	char	   *detail;
+	char	   *hint;
 	Oid			owner;
 	Oid			payer;
 	char	   *server;
@@ -80,7 +82,7 @@ static SqlStatement select_job = {
 	" (j.home_system, j.home_database::bigint) <> ($2, $3) OR EXISTS ("
 	"  SELECT FROM sixtyfour.call c WHERE c.id = j.call"
 	"  AND (c.home_system, c.home_database::bigint) <> ($2, $3)), j.xmin, r.answer,"
-	" j.operation, j.body"
+	" j.operation, j.body, j.detail, j.hint"
 	" FROM sixtyfour.job j LEFT JOIN sixtyfour.result r ON r.id = j.result"
 	" WHERE j.id = $1",
 	3, {INT8OID, INT8OID, INT8OID}, NULL
@@ -118,6 +120,8 @@ fill_job(Job *job)
 	job->answer = isnull ? NULL : (Jsonb *) PG_DETOAST_DATUM_COPY(value);
 	job->endpoint = s64_endpoint_find(s64_sql_text(0, 15));
 	job->body = (Jsonb *) PG_DETOAST_DATUM_COPY(s64_sql_value(0, 16, &isnull));
+	job->detail = s64_sql_text(0, 17);
+	job->hint = s64_sql_text(0, 18);
 }
 
 static void
@@ -202,7 +206,9 @@ is_finished(const Job *job, bool raise)
 										 job->sqlstate[3], job->sqlstate[4])
 						 : ERRCODE_EXTERNAL_ROUTINE_EXCEPTION),
 				 errmsg_internal("%s", job->message ? job->message : "the job failed"),
-				 errdetail("Job " INT64_FORMAT " failed.", job->id)));
+				 job->detail ? errdetail_internal("%s", job->detail)
+				 : errdetail("Job " INT64_FORMAT " failed.", job->id),
+				 job->hint ? errhint("%s", job->hint) : 0));
 	if (raise && is_state(job, "cancelled"))
 		ereport(ERROR,
 				(errcode(ERRCODE_QUERY_CANCELED),
@@ -489,6 +495,15 @@ sixtyfour_resolve(PG_FUNCTION_ARGS)
 
 /* ---- why ---- */
 
+/* What is known of what went wrong, as part of a sentence */
+static char *
+whole_message(const Job *job)
+{
+	if (job->message == NULL)
+		return "nothing more is known";
+	return job->detail ? psprintf("%s (%s)", job->message, job->detail) : job->message;
+}
+
 /* What keeps a job that is due from being sent over its account? */
 static char *
 why_account(const Job *job, const Account *account)
@@ -567,7 +582,7 @@ why_queued(const Job *job)
 		return psprintf("It waits until its account can be used: %s.", error->message);
 	if (job->run_at > GetCurrentTimestamp() && job->message != NULL)
 		return psprintf("It is tried again at %s: %s.",
-						timestamptz_to_str(job->run_at), job->message);
+						timestamptz_to_str(job->run_at), whole_message(job));
 	if (job->run_at > GetCurrentTimestamp())
 		return psprintf("It is not due before %s.", timestamptz_to_str(job->run_at));
 	return why_account(job, account);
@@ -601,16 +616,16 @@ sixtyfour_why(PG_FUNCTION_ARGS)
 		why = why_running(&job);
 	else if (is_state(&job, "uncertain"))
 		why = psprintf("Call " INT64_FORMAT " may have been accepted and billed, but its answer is unknown (%s); use sixtyfour_resolve(" INT64_FORMAT ", ...).",
-					   job.call, job.message ? job.message : "nothing more is known", job.call);
+					   job.call, whole_message(&job), job.call);
 	else if (is_state(&job, "failed"))
-		why = psprintf("It failed: %s.", job.message ? job.message : "nothing more is known");
+		why = psprintf("It failed: %s.", whole_message(&job));
 	else if (is_state(&job, "cancelled"))
 		why = "It was cancelled.";
 	else if (strcmp(job.delivery, "pending") == 0)
 		why = "It succeeded; its answer waits to be written to the row.";
 	else if (strcmp(job.delivery, "unapplied") == 0)
 		why = psprintf("It succeeded, but its answer could not be written to the row: %s.",
-					   job.message ? job.message : "nothing more is known");
+					   whole_message(&job));
 	else
 		why = "It succeeded.";
 	PG_RETURN_TEXT_P(cstring_to_text(why));

@@ -258,6 +258,23 @@ static SqlStatement set_expired = {
 	3, {INT8OID, INT8OID, TEXTOID}, NULL
 };
 
+static SqlStatement set_explanation = {
+	"UPDATE sixtyfour.call SET detail = " SAID("$3") ", hint = $4"
+	GUARD "IN ('sending', 'accepted')",
+	4, {INT8OID, INT8OID, TEXTOID, TEXTOID}, NULL
+};
+
+void
+s64_ledger_explain(int64 call, int64 epoch, const char *detail, const char *hint)
+{
+	Datum		values[4] = {Int64GetDatum(call), Int64GetDatum(epoch)};
+	char		nulls[5] = "    ";
+
+	values[2] = text_or_null(detail, &nulls[2]);
+	values[3] = text_or_null(hint, &nulls[3]);
+	run(&set_explanation, values, nulls);
+}
+
 bool
 s64_ledger_accepted(int64 call, int64 epoch, const char *task_id)
 {
@@ -388,7 +405,8 @@ s64_ledger_subjects(int64 call, Jsonb **subjects, int n)
  */
 #define CARRY(condition, locking) \
 	"WITH lagging AS (SELECT * FROM (" \
-	" SELECT j.id, j.state AS old_state, c.retry_at, c.sqlstate, c.message, r.id AS result," \
+	" SELECT j.id, j.state AS old_state, c.retry_at, c.sqlstate, c.message," \
+	"  c.detail, c.hint, r.id AS result," \
 	"  CASE c.state WHEN 'sending' THEN 'sending' WHEN 'accepted' THEN 'running'" \
 	"   WHEN 'uncertain' THEN 'uncertain' WHEN 'expired' THEN 'uncertain'" \
 	"   WHEN 'done' THEN CASE WHEN r.id IS NULL THEN 'failed' ELSE 'succeeded' END" \
@@ -410,6 +428,8 @@ s64_ledger_subjects(int64 call, Jsonb **subjects, int n)
 	" message = CASE WHEN l.state IN ('queued', 'uncertain') THEN l.message" \
 	"  WHEN l.state = 'failed' THEN coalesce(l.message," \
 	"   'the answer to the bulk request has nothing that can be told to be about this lead') END," \
+	" detail = CASE WHEN l.state IN ('queued', 'uncertain', 'failed') THEN l.detail END," \
+	" hint = CASE WHEN l.state IN ('queued', 'uncertain', 'failed') THEN l.hint END," \
 	" finished_at = CASE WHEN l.state IN ('succeeded', 'failed') THEN clock_timestamp() END," \
 	" delivery = CASE WHEN l.state = 'succeeded' AND job.enrichment IS NOT NULL" \
 	"  THEN 'pending' ELSE job.delivery END" \

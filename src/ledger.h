@@ -75,6 +75,13 @@ extern bool s64_ledger_done(int64 call, int64 epoch, Jsonb **answers, int n,
 							int cents, const char *raw);
 
 /*
+ * Note what else is known of why a call is about to be rejected, uncertain or
+ * failed: DETAIL and HINT, or NULL.
+ */
+extern void s64_ledger_explain(int64 call, int64 epoch, const char *detail,
+							   const char *hint);
+
+/*
  * sending -> rejected: it was not billed.  Its jobs are queued again for
  * retry_at, or fail if that is DT_NOBEGIN.
  */

@@ -113,31 +113,39 @@ s64_report_sqlstate(const Outcome *outcome)
 	return reports[find_report(outcome->kind)].sqlstate;
 }
 
-char *
-s64_report_message(const Outcome *outcome, const char *what)
+Failure
+s64_report_read(const Outcome *outcome, const char *what)
 {
-	char	   *message = psprintf(reports[find_report(outcome->kind)].message, what);
-	char	   *detail = describe(outcome);
+	size_t		i = find_report(outcome->kind);
+	Failure		failure;
 
-	return detail ? psprintf("%s (%s)", message, detail) : message;
+	failure.sqlstate = reports[i].sqlstate;
+	failure.message = psprintf(reports[i].message, what);
+	failure.detail = describe(outcome);
+	failure.hint = reports[i].hint;
+	if (outcome->billing == BILLING_DONE)
+		failure.hint = BILLED_UNREAD;
+	else if (outcome->billing == BILLING_UNCERTAIN)
+		failure.hint = reports[i].uncertain_hint ? reports[i].uncertain_hint : MAYBE_BILLED;
+	return failure;
+}
+
+void
+s64_report_failure(const Failure *failure)
+{
+	ereport(ERROR,
+			(errcode(failure->sqlstate),
+			 errmsg_internal("%s", failure->message ? failure->message : "the request failed"),
+			 failure->detail ? errdetail_internal("%s", failure->detail) : 0,
+			 failure->hint ? errhint("%s", failure->hint) : 0));
 }
 
 void
 s64_report_outcome(const Outcome *outcome, const char *what)
 {
-	size_t		i = find_report(outcome->kind);
-	const char *hint = reports[i].hint;
-	char	   *detail = describe(outcome);
+	Failure		failure = s64_report_read(outcome, what);
 
-	if (outcome->billing == BILLING_DONE)
-		hint = BILLED_UNREAD;
-	else if (outcome->billing == BILLING_UNCERTAIN)
-		hint = reports[i].uncertain_hint ? reports[i].uncertain_hint : MAYBE_BILLED;
-	ereport(ERROR,
-			(errcode(reports[i].sqlstate),
-			 errmsg(reports[i].message, what),
-			 detail ? errdetail_internal("%s", detail) : 0,
-			 hint ? errhint("%s", hint) : 0));
+	s64_report_failure(&failure);
 }
 
 void

@@ -12,6 +12,15 @@
 #include "compat.h"
 #include "outcome.h"
 
+/* An error as a value, palloc'd */
+typedef struct Failure
+{
+	int			sqlstate;		/* 0: none */
+	const char *message;
+	const char *detail;			/* or NULL */
+	const char *hint;			/* or NULL */
+} Failure;
+
 /*
  * In all of these "what" names the request in the message.
  *
@@ -21,9 +30,12 @@
 pg_noreturn extern void s64_report_outcome(const Outcome *outcome,
 							   const char *what);
 
-/* The SQLSTATE of such an outcome, and its message with what is known of why */
+/* The same as a value, and its SQLSTATE alone */
+extern Failure s64_report_read(const Outcome *outcome, const char *what);
 extern int	s64_report_sqlstate(const Outcome *outcome);
-extern char *s64_report_message(const Outcome *outcome, const char *what);
+
+/* Raise a failure. */
+pg_noreturn extern void s64_report_failure(const Failure *failure);
 
 /*
  * Raise 08007: a call may have been accepted and billed, but its answer is

@@ -44,6 +44,15 @@ static dlist_head recorded = DLIST_STATIC_INIT(recorded);	/* and committed */
 
 /* ---- pauses ---- */
 
+static char *
+describe(const Outcome *outcome)
+{
+	Failure		failure = s64_report_read(outcome, "submission");
+
+	return failure.detail ? psprintf("%s (%s)", failure.message, failure.detail)
+		: pstrdup(failure.message);
+}
+
 /* The service refuses the account itself: no use to go on asking. */
 static void
 pause_account(const Account *account, const Outcome *outcome)
@@ -57,7 +66,7 @@ pause_account(const Account *account, const Outcome *outcome)
 		ereport(LOG,
 				(errmsg("sixtyfour: submissions over server \"%s\" pause for %d s",
 						account->server, (int) (ACCOUNT_PAUSE / 1000000)),
-				 errdetail("%s", s64_report_message(outcome, "submission"))));
+				 errdetail("%s", describe(outcome))));
 }
 
 /* ---- money ---- */
@@ -126,6 +135,16 @@ raw_text(const Outcome *outcome)
 	return outcome->said;
 }
 
+/* The message of what went wrong; the rest is noted with the call. */
+static const char *
+explain(const Flight *flight, int64 epoch)
+{
+	Failure		failure = s64_report_read(flight->outcome, flight->request->what);
+
+	s64_ledger_explain(flight->call, epoch, failure.detail, failure.hint);
+	return failure.message;
+}
+
 static void
 record_rejection(Flight *flight, int64 epoch)
 {
@@ -152,7 +171,7 @@ record_rejection(Flight *flight, int64 epoch)
 			break;
 	}
 	s64_ledger_rejected(flight->call, epoch, s64_report_sqlstate(outcome),
-						s64_report_message(outcome, flight->request->what), retry_at);
+						explain(flight, epoch), retry_at);
 }
 
 /* The answer to a submission that is answered at once */
@@ -199,12 +218,12 @@ record_submission(Flight *flight, int64 epoch)
 	{
 		flight->cents = outcome->cents >= 0 ? outcome->cents : flight->reserved;
 		s64_ledger_failed(flight->call, epoch, s64_report_sqlstate(outcome),
-						  s64_report_message(outcome, flight->request->what),
+						  explain(flight, epoch),
 						  (int) outcome->cents, raw_text(outcome));
 	}
 	else
 		s64_ledger_uncertain(flight->call, epoch,
-							 s64_report_message(outcome, flight->request->what),
+							 explain(flight, epoch),
 							 raw_text(outcome));
 }
 
@@ -281,7 +300,7 @@ record_odd_poll(Flight *flight, int64 epoch)
 						   "the service no longer knows the task");
 	else
 		s64_ledger_failed(flight->call, epoch, s64_report_sqlstate(outcome),
-						  s64_report_message(outcome, flight->request->what),
+						  explain(flight, epoch),
 						  -1, raw_text(outcome));
 	return true;
 }

@@ -35,6 +35,7 @@
 #include "guc.h"
 #include "home.h"
 #include "http.h"
+#include "inbox.h"
 #include "ledger.h"
 #include "meter.h"
 #include "poll.h"
@@ -305,7 +306,14 @@ turn(void)
 		TimestampTz now = GetCurrentTimestamp();
 
 		look_around(now);
+		if (s64_inbox_empty())
+		{
+			s64_claim_wake();
+			worker.submit_at = now;
+		}
 		send_requests(now);
+		if (worker.changed)
+			s64_inbox_tell();
 	}
 	PG_CATCH();
 	{

@@ -17,14 +17,17 @@ use PostgreSQL::Test::Utils;
 # A running cluster with the extension, a server named sixtyfour that points to
 # the mock, and a PUBLIC mapping with key api_good.
 # Options: preload => 0, conf => "lines", extra => [initdb arguments],
-# server => "further server options", start => 0
+# server => "further server options", start => 0, route => 'auto': who makes
+# synchronous calls, if it is not the session
 sub cluster
 {
 	my ($name, $mock, %options) = @_;
 	my $node = PostgreSQL::Test::Cluster->new($name);
 
 	$node->init(extra => $options{extra} // []);
-	$node->append_conf('postgresql.conf', "log_statement = none\n");
+	my $route = $options{route} // 'direct';
+
+	$node->append_conf('postgresql.conf', "log_statement = none\nsixtyfour.route = $route\n");
 	$node->append_conf('postgresql.conf', "shared_preload_libraries = ''\n")
 	  if defined $options{preload} && !$options{preload};
 	$node->append_conf('postgresql.conf', $options{conf}) if $options{conf};

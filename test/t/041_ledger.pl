@@ -87,7 +87,7 @@ wait_for_state('failed', values %refused);
 foreach my $status (sort keys %refusals)
 {
 	my ($sqlstate, $said) = @{ $refusals{$status} };
-	my $message = "enrich_lead: $said (HTTP status $status: Asked by a rule)";
+	my $message = "enrich_lead: $said";
 	my $id      = $refused{$status};
 	is_deeply(error_parts("sixtyfour_wait($id)"), [ $sqlstate, $message, "Job $id failed.", '' ], "status $status: the error");
 	is(why($id), "It failed: $message.", 'why');
@@ -119,8 +119,8 @@ my %odd = (
 my %said = (
 	close    => 'connection to the service was lost (',
 	hang     => 'the service did not answer in time (',
-	bad500   => 'the service failed (HTTP status 500: Asked by a rule)',
-	odd409   => 'the service refuses the request (HTTP status 409: Asked by a rule)',
+	bad500   => 'the service failed',
+	odd409   => 'the service refuses the request',
 	moved    => 'the service answered with a redirect, which is not followed (',
 	not_json => "the service's answer cannot be read (",
 	no_task  => 'the service accepted the request without naming a task',

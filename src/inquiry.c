@@ -296,7 +296,8 @@ get_answer(Inquiry *inquiry)
 		if (strcmp(news.state, "failed") == 0)
 			s64_report_failure(&news.failure);
 		if (strcmp(news.state, "uncertain") == 0)
-			s64_report_uncertain(news.call, news.failure.message);
+			s64_report_uncertain(news.call, s64_report_join(news.failure.message,
+																 news.failure.detail));
 		if (strcmp(news.state, "cancelled") == 0)
 			ereport(ERROR,
 					(errcode(ERRCODE_QUERY_CANCELED),

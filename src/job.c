@@ -189,7 +189,7 @@ static bool
 is_finished(const Job *job, bool raise)
 {
 	if (is_state(job, "uncertain"))
-		s64_report_uncertain(job->call, job->message);
+		s64_report_uncertain(job->call, s64_report_join(job->message, job->detail));
 	if (is_state(job, "succeeded") && strcmp(job->delivery, "pending") == 0)
 	{
 		if (GetCurrentTimestamp() - job->finished_at < DELIVERY_GRACE)
@@ -495,16 +495,7 @@ sixtyfour_resolve(PG_FUNCTION_ARGS)
 
 /* ---- why ---- */
 
-/* What is known of what went wrong, as part of a sentence */
-static char *
-whole_message(const Job *job)
-{
-	if (job->message == NULL)
-		return "nothing more is known";
-	return job->detail ? psprintf("%s (%s)", job->message, job->detail) : job->message;
-}
-
-/* What keeps a job that is due from being sent over its account? */
+/* What keeps a job that is due from being sent over its account?  NULL: nothing */
 static char *
 why_account(const Job *job, const Account *account)
 {
@@ -529,7 +520,7 @@ why_account(const Job *job, const Account *account)
 	if (reading.hold_until > now)
 		return psprintf("The service's rate limit holds it back until %s.",
 						timestamptz_to_str(reading.hold_until));
-	return "It waits for its turn within the account's rate limit.";
+	return NULL;
 }
 
 /* What keeps this database's worker from working?  NULL if nothing does. */
@@ -548,6 +539,17 @@ why_no_worker(void)
 		return "Nobody works on it: \"sixtyfour.databases\" does not name this database, or it is a template.";
 	if (strcmp(row.state, "kept away") == 0)
 		return "Nobody works on it until a command that keeps the worker away, such as ALTER EXTENSION, has ended.";
+	return NULL;
+}
+
+/* What trouble is the worker in, which may or may not be about this job? */
+static char *
+why_trouble(void)
+{
+	RosterRow	row;
+
+	if (!s64_roster_find(PROCESS_WORKER, &row))
+		return NULL;
 	if (row.hidden)
 		return "The worker of this database has failed, and tries again; its owner sees why in sixtyfour.workers.";
 	if (row.message[0] != '\0')
@@ -582,10 +584,13 @@ why_queued(const Job *job)
 		return psprintf("It waits until its account can be used: %s.", error->message);
 	if (job->run_at > GetCurrentTimestamp() && job->message != NULL)
 		return psprintf("It is tried again at %s: %s.",
-						timestamptz_to_str(job->run_at), whole_message(job));
+						timestamptz_to_str(job->run_at), s64_report_join(job->message, job->detail));
 	if (job->run_at > GetCurrentTimestamp())
 		return psprintf("It is not due before %s.", timestamptz_to_str(job->run_at));
-	return why_account(job, account);
+	reason = why_account(job, account);
+	if (reason == NULL)
+		reason = why_trouble();
+	return reason ? reason : "It waits for its turn within the account's rate limit.";
 }
 
 static char *
@@ -616,16 +621,16 @@ sixtyfour_why(PG_FUNCTION_ARGS)
 		why = why_running(&job);
 	else if (is_state(&job, "uncertain"))
 		why = psprintf("Call " INT64_FORMAT " may have been accepted and billed, but its answer is unknown (%s); use sixtyfour_resolve(" INT64_FORMAT ", ...).",
-					   job.call, whole_message(&job), job.call);
+					   job.call, s64_report_join(job.message, job.detail), job.call);
 	else if (is_state(&job, "failed"))
-		why = psprintf("It failed: %s.", whole_message(&job));
+		why = psprintf("It failed: %s.", s64_report_join(job.message, job.detail));
 	else if (is_state(&job, "cancelled"))
 		why = "It was cancelled.";
 	else if (strcmp(job.delivery, "pending") == 0)
 		why = "It succeeded; its answer waits to be written to the row.";
 	else if (strcmp(job.delivery, "unapplied") == 0)
 		why = psprintf("It succeeded, but its answer could not be written to the row: %s.",
-					   whole_message(&job));
+					   s64_report_join(job.message, job.detail));
 	else
 		why = "It succeeded.";
 	PG_RETURN_TEXT_P(cstring_to_text(why));

@@ -204,3 +204,11 @@ s64_report_log(const Outcome *outcome, const char *what)
 						outcome->said ? outcome->said : "no reply"),
 				 errhidecontext(true)));
 }
+
+char *
+s64_report_join(const char *message, const char *detail)
+{
+	if (message == NULL)
+		return pstrdup("nothing more is known");
+	return detail ? psprintf("%s (%s)", message, detail) : pstrdup(message);
+}

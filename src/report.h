@@ -43,6 +43,9 @@ pg_noreturn extern void s64_report_failure(const Failure *failure);
  */
 pg_noreturn extern void s64_report_uncertain(int64 call, const char *detail);
 
+/* A message with its detail (or NULL) in brackets, as part of a sentence; palloc'd */
+extern char *s64_report_join(const char *message, const char *detail);
+
 /* Raise 53400: the service's limit would make us wait beyond the timeout. */
 pg_noreturn extern void s64_report_no_slot(const char *what,
 							   const Account *account,

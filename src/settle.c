@@ -49,8 +49,7 @@ describe(const Outcome *outcome)
 {
 	Failure		failure = s64_report_read(outcome, "submission");
 
-	return failure.detail ? psprintf("%s (%s)", failure.message, failure.detail)
-		: pstrdup(failure.message);
+	return s64_report_join(failure.message, failure.detail);
 }
 
 /* The service refuses the account itself: no use to go on asking. */

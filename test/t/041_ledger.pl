@@ -89,8 +89,11 @@ foreach my $status (sort keys %refusals)
 	my ($sqlstate, $said) = @{ $refusals{$status} };
 	my $message = "enrich_lead: $said";
 	my $id      = $refused{$status};
-	is_deeply(error_parts("sixtyfour_wait($id)"), [ $sqlstate, $message, "Job $id failed.", '' ], "status $status: the error");
-	is(why($id), "It failed: $message.", 'why');
+	my $error  = error_parts("sixtyfour_wait($id)");
+	my $detail = "HTTP status $status: Asked by a rule";
+	is_deeply([ @$error[ 0 .. 2 ] ], [ $sqlstate, $message, $detail ], "status $status: the error");
+	isnt($error->[3], '', 'with a hint');
+	is(why($id), "It failed: $message ($detail).", 'why');
 	is(call($id, "concat_ws(' ', state, sqlstate, cents)"), "rejected $sqlstate", 'its call was not billed');
 	is(scalar submissions("Refused $status"), 1, 'it was sent once');
 }
@@ -117,14 +120,14 @@ my %odd = (
 	utf8     => { fault => 'invalid_utf8' },
 	key      => { raw_base64 => 'PGh0bWw+YXBpX2dvb2QgaXMgeW91ciBrZXk8L2h0bWw+' });
 my %said = (
-	close    => 'connection to the service was lost (',
-	hang     => 'the service did not answer in time (',
+	close    => 'connection to the service was lost',
+	hang     => 'the service did not answer in time',
 	bad500   => 'the service failed',
 	odd409   => 'the service refuses the request',
-	moved    => 'the service answered with a redirect, which is not followed (',
-	not_json => "the service's answer cannot be read (",
+	moved    => 'the service answered with a redirect, which is not followed',
+	not_json => "the service's answer cannot be read",
 	no_task  => 'the service accepted the request without naming a task',
-	key      => "the service's answer cannot be read (");
+	key      => "the service's answer cannot be read");
 
 $mock->reset;
 rule_for("Odd $_", %{ $odd{$_} }) foreach keys %odd;
@@ -437,7 +440,7 @@ wait_for_state('failed', map { $poll{$_} } qw(persistent nul broken));
 my %raw = (persistent => qr/Bad gateway/, nul => qr/before\\u0000after/, broken => qr/caf\\xe9/);
 foreach my $name (sort keys %raw)
 {
-	like(job($poll{$name}, "sqlstate || ': ' || message"), qr/^08P01: job_status: the service's answer cannot be read \(/, "$name: an answer that stays odd fails its job");
+	like(job($poll{$name}, "sqlstate || ': ' || message"), qr/^08P01: job_status: the service's answer cannot be read$/, "$name: an answer that stays odd fails its job");
 	like(call($poll{$name}, 'raw'), $raw{$name}, 'its text is kept');
 	is(scalar @{ $mock->ledger(path => "/job-status/$id{$name}", status => 200) }, 5, 'after five polls');
 }
@@ -459,7 +462,9 @@ like($ascii->value("SELECT sixtyfour_wait($fine, '60 s')"), qr/structured_data/,
 is(error_of("sixtyfour_wait($bad)", $ascii), '22P05: the request has characters that cannot be sent in UTF-8', 'and one that is not is refused');
 like($latin->value("SELECT sixtyfour_wait($cafe, '60 s')"), qr/structured_data/, 'LATIN1: a question is sent in UTF-8');
 is(scalar submissions("Caf\xe9"), 1, 'as the service sees');
-like(error_of("sixtyfour_wait($snow, '60 s')", $latin), qr/^08P01: job_status: the service's answer cannot be read \(character with byte sequence 0xe2 0x98 0x83/,
+my $unreadable = $latin->query("SELECT sixtyfour_wait($snow, '60 s')")->{error};
+like("$unreadable->{sqlstate}: $unreadable->{message} $unreadable->{detail}",
+	qr/^08P01: job_status: the service's answer cannot be read character with byte sequence 0xe2 0x98 0x83/,
 	'and an answer without a form in LATIN1 fails its job');
 like($latin->value("SELECT raw FROM sixtyfour.calls WHERE state = 'failed'"), qr/"notes":"\\xe2\\x98\\x83"/, 'its text is kept');
 $_->close foreach $ascii, $latin;

@@ -253,7 +253,8 @@ static SqlStatement use_results = {
 
 /* $1 jobs, $2 the calls that ask the same, $3 the places there */
 static SqlStatement join_calls = {
-	"UPDATE sixtyfour.job SET call = c.id, item = u.item, sqlstate = NULL, message = NULL,"
+	"UPDATE sixtyfour.job SET call = c.id, item = u.item, sqlstate = c.sqlstate,"
+	" message = c.message, detail = c.detail, hint = c.hint,"
 	" state = CASE c.state WHEN 'sending' THEN 'sending' WHEN 'accepted' THEN 'running'"
 	"         ELSE 'uncertain' END"
 	" FROM unnest($1, $2, $3) AS u (id, call, item) JOIN sixtyfour.call c ON c.id = u.call"

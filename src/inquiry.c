@@ -116,6 +116,8 @@ check_account(const Inquiry *inquiry)
 	TimestampTz now = GetCurrentTimestamp();
 	MeterReading reading = s64_meter_read(account, now);
 
+	if (reading.paused_until > now)
+		s64_report_paused(inquiry->endpoint->name, reading.paused_by, reading.paused_until);
 	if (account->daily_budget >= 0 &&
 		reading.spent_today + reading.at_risk + inquiry->cents > account->daily_budget)
 		s64_report_no_budget(inquiry->endpoint->name, account, inquiry->cents,
@@ -290,7 +292,8 @@ get_answer(Inquiry *inquiry)
 		JobNews		news = read_job(inquiry->job);
 
 		inquiry->ended = strcmp(news.state, "sending") != 0 &&
-			strcmp(news.state, "running") != 0;
+			strcmp(news.state, "running") != 0 &&
+			(strcmp(news.state, "queued") != 0 || news.failure.sqlstate != 0);
 		if (strcmp(news.state, "succeeded") == 0)
 			return news.answer;
 		if (strcmp(news.state, "failed") == 0)

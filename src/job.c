@@ -564,6 +564,7 @@ why_queued(const Job *job)
 	ErrorData  *error;
 	char	   *no_worker;
 	char	   *reason;
+	bool		due;
 
 	if (job->foreign)
 		return "It was queued in a database that this one is a copy of, and waits for sixtyfour_resume().";
@@ -585,11 +586,12 @@ why_queued(const Job *job)
 	if (job->run_at > GetCurrentTimestamp() && job->message != NULL)
 		return psprintf("It is tried again at %s: %s.",
 						timestamptz_to_str(job->run_at), s64_report_join(job->message, job->detail));
-	if (job->run_at > GetCurrentTimestamp())
-		return psprintf("It is not due before %s.", timestamptz_to_str(job->run_at));
-	reason = why_account(job, account);
+	due = job->run_at <= GetCurrentTimestamp();
+	reason = due ? why_account(job, account) : NULL;
 	if (reason == NULL)
 		reason = why_trouble();
+	if (reason == NULL && !due)
+		reason = psprintf("It is not due before %s.", timestamptz_to_str(job->run_at));
 	return reason ? reason : "It waits for its turn within the account's rate limit.";
 }
 

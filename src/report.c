@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "utils/builtins.h"
+#include "utils/timestamp.h"
 
 #include "guc.h"
 #include "report.h"
@@ -172,6 +173,21 @@ s64_report_no_budget(const char *what, const Account *account,
 			 errdetail("Of %d cents, " INT64_FORMAT " are spent or at risk today (UTC), and this request would cost " INT64_FORMAT ".",
 					   account->daily_budget, spent, cents),
 			 errhint("Raise option \"daily_budget_cents\" of the server, or wait for the next day; nothing was sent.")));
+}
+
+void
+s64_report_paused(const char *what, int sqlstate, TimestampTz until)
+{
+	size_t		i = 0;
+
+	while (i < lengthof(reports) - 1 && reports[i].sqlstate != sqlstate)
+		i++;
+	ereport(ERROR,
+			(errcode(sqlstate),
+			 errmsg(reports[i].message, what),
+			 errdetail("The service said so a moment ago, and is asked again at %s, or with another key.",
+					   timestamptz_to_str(until)),
+			 reports[i].hint ? errhint("%s", reports[i].hint) : 0));
 }
 
 void

@@ -8,6 +8,8 @@
 #ifndef S64_REPORT_H
 #define S64_REPORT_H
 
+#include "datatype/timestamp.h"
+
 #include "account.h"
 #include "compat.h"
 #include "outcome.h"
@@ -55,6 +57,10 @@ pg_noreturn extern void s64_report_no_slot(const char *what,
 pg_noreturn extern void s64_report_no_budget(const char *what,
 								 const Account *account, int64 cents,
 								 int64 spent);
+
+/* Raise what the service said when it was last asked: the account pauses. */
+pg_noreturn extern void s64_report_paused(const char *what, int sqlstate,
+							  TimestampTz until);
 
 /* Log a request that took as long as sixtyfour.log_min_duration says. */
 extern void s64_report_log(const Outcome *outcome, const char *what);

@@ -24,6 +24,7 @@
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/interrupt.h"
+#include "storage/latch.h"
 #include "storage/lock.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
@@ -375,8 +376,12 @@ idles(void)
 static void
 request_shutdown(SIGNAL_ARGS)
 {
+	int			save_errno = errno;
+
 	ProcDiePending = true;
-	SignalHandlerForShutdownRequest(postgres_signal_arg);
+	ShutdownRequestPending = true;
+	SetLatch(MyLatch);
+	errno = save_errno;
 }
 
 /* Before the end: give the replies to what was sent a moment to come. */

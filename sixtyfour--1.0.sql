@@ -581,7 +581,7 @@ CREATE FUNCTION @extschema@.sixtyfour_resume()
 	RETURNS void AS 'MODULE_PATHNAME'
 	LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION @extschema@.sixtyfour_resume() IS
-'submit again; in a copy of a database, also what the copy brought along';
+'submit again, here and now: after sixtyfour_pause(), after a promotion or a restore, or in a copy of a database, also what the copy brought along; see first that nothing else works on the same queue';
 
 --
 -- Views.  A role sees its own rows, pg_monitor all.

@@ -263,8 +263,9 @@ do_turn(void)
 }
 
 /*
- * Settings for this transaction: nothing is lost if a crash undoes it, and
- * the answers that the writer has for the rows must not wait for anybody.
+ * Settings for this transaction: nothing is lost if a crash undoes it, the
+ * answers that the writer has for the rows must not wait for anybody, and
+ * no guess of the planner shall read a table of millions for a few rows.
  */
 static void
 set_settings(void)
@@ -272,6 +273,7 @@ set_settings(void)
 	static const char *const settings[][2] = {
 		{"synchronous_commit", "off"},
 		{"lock_timeout", "1s"},
+		{"enable_seqscan", "off"},
 	};
 
 	for (int i = 0; i < (int) lengthof(settings); i++)

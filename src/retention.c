@@ -135,8 +135,8 @@ static SqlStatement sweep = {
 	"  WHERE r.call = s.call AND r.item = s.item),"
 	" items AS (DELETE FROM sixtyfour.call_item i USING swept s"
 	"  WHERE i.call = s.call AND i.item = s.item),"
-	" calls AS (UPDATE sixtyfour.call SET raw = NULL WHERE id IN (SELECT call FROM swept)"
-	"  AND raw IS NOT NULL)"
+	" calls AS (UPDATE sixtyfour.call SET " S64_FORGET_WORDS ", raw = NULL"
+	"  WHERE id IN (SELECT call FROM swept) AND coalesce(raw, message, detail) IS NOT NULL)"
 	" DELETE FROM sixtyfour.forgotten f USING swept s WHERE f.call = s.call AND f.item = s.item",
 	0, {0}, NULL
 };

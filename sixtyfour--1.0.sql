@@ -311,7 +311,10 @@ CREATE TABLE sixtyfour.job (
 	enrichment integer,					-- that it belongs to
 	row_key jsonb,						-- {"key column": value} of its row
 	row_input jsonb						-- {"input column": value} as they were
-);
+)
+-- Each job is updated some four times, in each of which a state changes that
+-- stands in indexes: room on the page lets old versions go with the next one.
+WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.05);
 CREATE INDEX job_claim ON sixtyfour.job
 	(home_system, home_database, server, payer, priority, run_at, id) WHERE state = 'queued';
 CREATE INDEX job_call ON sixtyfour.job (call) WHERE call IS NOT NULL;
@@ -319,7 +322,7 @@ CREATE INDEX job_delivery ON sixtyfour.job (enrichment, id) WHERE delivery = 'pe
 CREATE INDEX job_suspect ON sixtyfour.job (enrichment)
 	WHERE delivery = 'pending' AND sqlstate = '57014';
 CREATE INDEX job_unapplied ON sixtyfour.job (result) WHERE delivery = 'unapplied';
-CREATE INDEX job_fingerprint ON sixtyfour.job (fingerprint);
+CREATE INDEX job_fingerprint ON sixtyfour.job (fingerprint) WHERE state = 'queued';
 -- A hash, as a key may be too long for an index, and takes long to compare.
 CREATE INDEX job_row ON sixtyfour.job (enrichment, jsonb_hash_extended(row_key, 0), id)
 	WHERE enrichment IS NOT NULL;

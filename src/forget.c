@@ -77,12 +77,11 @@ static SqlStatement erase_items = {
 	"  WHERE s.call = u.call AND s.item = u.item),"
 	" items AS (DELETE FROM sixtyfour.call_item i USING u"
 	"  WHERE i.call = u.call AND i.item = u.item AND NOT i.open),"
-	" calls AS (UPDATE sixtyfour.call SET raw = NULL,"
-	"   message = CASE WHEN message IS NOT NULL THEN " S64_FORGOTTEN_MESSAGE " END"
+	" calls AS (UPDATE sixtyfour.call SET " S64_FORGET_WORDS ", raw = NULL"
 	"  WHERE id IN (SELECT call FROM u) AND state NOT IN ('sending', 'accepted')"
-	"   AND coalesce(raw, message) IS NOT NULL RETURNING id),"
-	" others AS (UPDATE sixtyfour.job SET message = " S64_FORGOTTEN_MESSAGE
-	"  WHERE call IN (SELECT id FROM calls) AND message IS NOT NULL)"
+	"   AND coalesce(raw, message, detail) IS NOT NULL RETURNING id),"
+	" others AS (UPDATE sixtyfour.job SET " S64_FORGET_WORDS
+	"  WHERE call IN (SELECT id FROM calls) AND coalesce(message, detail) IS NOT NULL)"
 	" SELECT count(*) FROM results",
 	2, {INT8ARRAYOID, INT2ARRAYOID}, NULL
 };

@@ -135,8 +135,8 @@ static SqlStatement sweep = {
 	"  WHERE r.call = s.call AND r.item = s.item),"
 	" items AS (DELETE FROM sixtyfour.call_item i USING swept s"
 	"  WHERE i.call = s.call AND i.item = s.item),"
-	" calls AS (UPDATE sixtyfour.call SET raw = NULL WHERE id IN (SELECT call FROM swept)"
-	"  AND raw IS NOT NULL)"
+	" calls AS (UPDATE sixtyfour.call SET " S64_FORGET_WORDS ", raw = NULL"
+	"  WHERE id IN (SELECT call FROM swept) AND coalesce(raw, message, detail) IS NOT NULL)"
 	" DELETE FROM sixtyfour.forgotten f USING swept s WHERE f.call = s.call AND f.item = s.item",
 	0, {0}, NULL
 };
@@ -263,8 +263,9 @@ do_turn(void)
 }
 
 /*
- * Settings for this transaction: nothing is lost if a crash undoes it, and
- * the answers that the writer has for the rows must not wait for anybody.
+ * Settings for this transaction: nothing is lost if a crash undoes it, the
+ * answers that the writer has for the rows must not wait for anybody, and
+ * no guess of the planner shall read a table of millions for a few rows.
  */
 static void
 set_settings(void)
@@ -272,6 +273,7 @@ set_settings(void)
 	static const char *const settings[][2] = {
 		{"synchronous_commit", "off"},
 		{"lock_timeout", "1s"},
+		{"enable_seqscan", "off"},
 	};
 
 	for (int i = 0; i < (int) lengthof(settings); i++)

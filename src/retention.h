@@ -24,6 +24,10 @@
 #define S64_FORGOTTEN_MESSAGE \
 	"'the words of the service are not kept, as somebody it was asked about was to be forgotten'"
 
+/* The same put in their place in job or call */
+#define S64_FORGET_WORDS \
+	"message = CASE WHEN message IS NOT NULL THEN " S64_FORGOTTEN_MESSAGE " END, detail = NULL"
+
 /*
  * Prune a batch if it is time to; drops also what came for somebody who was
  * forgotten meanwhile, if the process was woken.  To be called by the writer,

@@ -564,29 +564,6 @@ s64_account_try(const char *server_name, Oid userid, bool spend, ErrorData **err
 	return account;
 }
 
-static bool accounts_changed = true;
-
-static void
-note_change(Datum arg, int cacheid, uint32 hashvalue)
-{
-	accounts_changed = true;
-}
-
-bool
-s64_account_changed(void)
-{
-	static const int caches[] = {FOREIGNSERVEROID, USERMAPPINGOID, AUTHOID, AUTHMEMMEMROLE};
-	static bool registered = false;
-	bool		changed;
-
-	for (size_t i = 0; i < lengthof(caches) && !registered; i++)
-		CacheRegisterSyscacheCallback(caches[i], note_change, (Datum) 0);
-	registered = true;
-	changed = accounts_changed;
-	accounts_changed = false;
-	return changed;
-}
-
 static char *
 copy_text(const char *text)
 {

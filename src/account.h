@@ -58,14 +58,6 @@ extern Account *s64_account_get(const char *server_name, Oid userid);
 extern Account *s64_account_try(const char *server_name, Oid userid, bool spend,
 								ErrorData **error);
 
-/*
- * Has anything changed since the last time this was asked by which another
- * account, or error, might be found: a server, a user mapping, a role?  True
- * the first time.  What other sessions commit is seen from the start of the
- * next transaction on.
- */
-extern bool s64_account_changed(void);
-
 /* A copy in the current memory context that shares nothing. */
 extern Account *s64_account_copy(const Account *account);
 

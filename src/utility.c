@@ -130,9 +130,30 @@ tell_presence(void)
 	s64_errand_extension(OidIsValid(get_extension_oid("sixtyfour", true)));
 }
 
+/* Does it change which accounts can be used, so that jobs may go on? */
+static bool
+concerns_accounts(Node *stmt)
+{
+	switch (nodeTag(stmt))
+	{
+		case T_CreateForeignServerStmt:
+		case T_AlterForeignServerStmt:
+		case T_CreateUserMappingStmt:
+		case T_AlterUserMappingStmt:
+		case T_GrantRoleStmt:
+			return true;
+		case T_GrantStmt:
+			return ((GrantStmt *) stmt)->objtype == OBJECT_FOREIGN_SERVER;
+		default:
+			return false;
+	}
+}
+
 static void
 after_command(Node *stmt)
 {
+	if (concerns_accounts(stmt) && OidIsValid(get_extension_oid("sixtyfour", true)))
+		s64_errand_wake(PROCESS_WORKER);
 	switch (nodeTag(stmt))
 	{
 		case T_CreatedbStmt:

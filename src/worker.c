@@ -384,6 +384,32 @@ request_shutdown(SIGNAL_ARGS)
 	errno = save_errno;
 }
 
+/*
+ * Wait for replies, a wake-up or the next thing that is due.  Somebody may try
+ * to cancel us (pg_cancel_backend); that is no reason to end.  False if there is
+ * no extension any more.
+ */
+static bool
+rest(void)
+{
+	volatile bool goes_on = true;
+
+	pgstat_report_activity(STATE_IDLE, NULL);
+	PG_TRY();
+	{
+		s64_http_wait(time_to_wait());
+		if (s64_flight_submissions() > 0)
+			S64_FAULT("sent");
+		CHECK_FOR_INTERRUPTS();
+	}
+	PG_CATCH();
+	{
+		goes_on = !recover();
+	}
+	PG_END_TRY();
+	return goes_on;
+}
+
 /* Before the end: give the replies to what was sent a moment to come. */
 static void
 drain(void)
@@ -428,11 +454,8 @@ work(void)
 		if (idles() &&
 			s64_roster_leave(worker.submit_at == DT_NOEND ? 0 : worker.submit_at))
 			return;
-		pgstat_report_activity(STATE_IDLE, NULL);
-		s64_http_wait(time_to_wait());
-		if (s64_flight_submissions() > 0)
-			S64_FAULT("sent");
-		CHECK_FOR_INTERRUPTS();
+		if (!rest())
+			return;
 	}
 	drain();
 }

@@ -268,13 +268,9 @@ begin_turn(void)
 static void
 report_turn(bool failed)
 {
-	bool		unrecorded = worker.record_at != DT_NOEND;
-
-	if (!failed && unrecorded)
-		s64_roster_say_to_all("answers of the service could not be stored yet; see the server log");
-	else if (!failed && worker.in_trouble)
+	if (!failed && worker.in_trouble)
 		s64_roster_say(NULL);
-	worker.in_trouble = failed || unrecorded;
+	worker.in_trouble = failed;
 	s64_roster_report(under_way() > 0 ? "working" : "idle", under_way());
 	pgstat_report_stat(true);
 }

@@ -434,6 +434,11 @@ set_headers(HttpTransfer *t, const HttpRequest *request)
 		ok = len < (int) sizeof(line) && add_header(t, line);
 		explicit_bzero(line, sizeof(line));
 	}
+	if (ok && request->idempotency_key != NULL)
+	{
+		snprintf(line, sizeof(line), "Idempotency-Key: %s", request->idempotency_key);
+		ok = add_header(t, line);
+	}
 	return ok && curl_easy_setopt(t->easy, CURLOPT_HTTPHEADER, t->headers) == CURLE_OK;
 }
 

@@ -36,6 +36,9 @@
 #include "endpoint.h"
 #include "price.h"
 
+/* Of a call whose answer was stored as text that is not the whole truth */
+#define S64_LEDGER_POISONED "the service's answer cannot be stored"
+
 /* A call that was accepted, and is to be polled */
 typedef struct LedgerTask
 {
@@ -111,6 +114,12 @@ extern void s64_ledger_subjects(int64 call, Jsonb **subjects, int n);
  */
 extern int64 s64_ledger_uncertain_call(const AccountId *account,
 									   const pg_uuid_t *fingerprint);
+
+/*
+ * The accepted call of this home that has the task, and that uuid unless it is
+ * NULL; 0 if there is none.
+ */
+extern int64 s64_ledger_running_call(const char *task_id, const pg_uuid_t *uuid);
 
 /*
  * sixtyfour_resume(): go on here (see home.h), and make this the home of all

@@ -68,6 +68,7 @@ typedef struct Job
 	int			attempts;
 	bool		foreign;		/* it, or its call, is of another home */
 	bool		uncommitted;	/* of this transaction */
+	bool		asking;			/* whether a task is its call's */
 	const Endpoint *endpoint;	/* NULL: not known to this library */
 	Jsonb	   *body;
 	Jsonb	   *answer;			/* NULL: none */
@@ -79,7 +80,8 @@ static SqlStatement select_job = {
 	" (j.home_system, j.home_database::bigint) <> ($2, $3) OR EXISTS ("
 	"  SELECT FROM sixtyfour.call c WHERE c.id = j.call"
 	"  AND (c.home_system, c.home_database::bigint) <> ($2, $3)), j.xmin, r.answer,"
-	" j.operation, j.body, j.detail, j.hint"
+	" j.operation, j.body, j.detail, j.hint,"
+	" EXISTS (SELECT FROM sixtyfour.candidate k WHERE k.call = j.call)"
 	" FROM sixtyfour.job j LEFT JOIN sixtyfour.result r ON r.id = j.result"
 	" WHERE j.id = $1",
 	3, {INT8OID, INT8OID, INT8OID}, NULL
@@ -119,6 +121,7 @@ fill_job(Job *job)
 	job->body = (Jsonb *) PG_DETOAST_DATUM_COPY(s64_sql_value(0, 16, &isnull));
 	job->detail = s64_sql_text(0, 17);
 	job->hint = s64_sql_text(0, 18);
+	job->asking = DatumGetBool(s64_sql_value(0, 19, &isnull));
 }
 
 static void
@@ -185,6 +188,8 @@ check_can_wait(const Job *job)
 static bool
 is_finished(const Job *job, bool raise)
 {
+	if (is_state(job, "uncertain") && job->asking)
+		return false;
 	if (is_state(job, "uncertain"))
 		s64_report_uncertain(job->call, s64_report_join(job->message, job->detail));
 	if (is_state(job, "succeeded") && strcmp(job->delivery, "pending") == 0)
@@ -508,6 +513,9 @@ sixtyfour_why(PG_FUNCTION_ARGS)
 		why = "Its request is on the way to the service.";
 	else if (is_state(&job, "running"))
 		why = why_running(&job);
+	else if (is_state(&job, "uncertain") && job.asking)
+		why = psprintf("Call " INT64_FORMAT " may have been accepted and billed; the service is being asked about a task that is said to be its.",
+					   job.call);
 	else if (is_state(&job, "uncertain"))
 		why = psprintf("Call " INT64_FORMAT " may have been accepted and billed, but its answer is unknown (%s); use sixtyfour_resolve(" INT64_FORMAT ", ...).",
 					   job.call, s64_report_join(job.message, job.detail), job.call);

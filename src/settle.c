@@ -356,15 +356,17 @@ doubt(const Flight *flight)
 {
 	const Outcome *outcome = flight->outcome;
 	const Task *task = flight->task;
+	Failure		failure;
 
 	if (outcome->kind == OUTCOME_ANSWER)
 		return s64_uncertain_doubt(outcome->answer, task->task_id, task->operation,
 								   task->accepted_at);
 	if (outcome->kind == OUTCOME_NOT_FOUND)
 		return psprintf("the service does not know task \"%s\"", task->task_id);
-	if (is_odd(outcome) && task->oddities + 1 >= MAX_ODDITIES)
-		return s64_report_message(outcome, flight->request->what);
-	return NULL;
+	if (!is_odd(outcome) || task->oddities + 1 < MAX_ODDITIES)
+		return NULL;
+	failure = s64_report_read(outcome, flight->request->what);
+	return s64_report_join(failure.message, failure.detail);
 }
 
 /*

@@ -501,7 +501,8 @@ set_connection(HttpTransfer *t, const HttpRequest *request)
 	rc |= curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
 	rc |= curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);
 	rc |= curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long) CURL_HTTP_VERSION_2TLS);
-	rc |= curl_easy_setopt(easy, CURLOPT_PIPEWAIT, 1L);
+	/* in the clear there is no HTTP/2, but each would wait for the first reply */
+	rc |= curl_easy_setopt(easy, CURLOPT_PIPEWAIT, plain ? 0L : 1L);
 	rc |= curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, 1L);
 	rc |= curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, 2L);
 	rc |= set_authorities(easy, request->ca_file);

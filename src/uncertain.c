@@ -124,7 +124,7 @@ s64_uncertain_may_decide(int64 call, Oid role)
 #define LOOK_AT_CALL(condition) \
 	"SELECT c.id, EXISTS (SELECT FROM sixtyfour.call o WHERE o.task_id = $2 AND o.id <> c.id)" \
 	"  OR EXISTS (SELECT FROM sixtyfour.candidate o WHERE o.task_id = $2 AND o.call <> c.id)," \
-	" EXISTS (SELECT FROM sixtyfour.candidate o WHERE o.task_id = $2 AND o.call = c.id AND o.epoch = 0)," \
+	" EXISTS (SELECT FROM sixtyfour.candidate o WHERE o.task_id = $2 AND o.call = c.id)," \
 	" (SELECT count(*) FROM sixtyfour.candidate o WHERE o.call = c.id) >= " MAX_CANDIDATES \
 	" FROM sixtyfour.call c WHERE " condition
 

@@ -442,6 +442,7 @@ SELECT pg_catalog.pg_extension_config_dump('sixtyfour.job_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('sixtyfour.call', '');
 SELECT pg_catalog.pg_extension_config_dump('sixtyfour.call_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('sixtyfour.call_item', '');
+SELECT pg_catalog.pg_extension_config_dump('sixtyfour.candidate', '');
 SELECT pg_catalog.pg_extension_config_dump('sixtyfour.call_subject', '');
 SELECT pg_catalog.pg_extension_config_dump('sixtyfour.forgotten', '');
 SELECT pg_catalog.pg_extension_config_dump('sixtyfour.result', '');

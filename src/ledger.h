@@ -8,7 +8,8 @@
  *		call	sending -> accepted -> done | failed | expired
  *				sending -> done (endpoints that answer at once)
  *				sending -> rejected | uncertain
- *				uncertain, expired -> accepted | rejected | abandoned
+ *				uncertain, expired -> accepted | rejected | abandoned (uncertain.h)
+ *				failed -> done (retry.c)
  *
  * A call changes its state in exactly one function per transition, guarded by
  * its old state and the worker's epoch; false means that it was no longer so,

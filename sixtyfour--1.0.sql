@@ -300,6 +300,8 @@ CREATE TABLE sixtyfour.job (
 	enqueued_at timestamptz NOT NULL DEFAULT clock_timestamp(),
 	cache_ttl integer NOT NULL DEFAULT 86400,	-- age of a stored result that will do, s
 	attempts integer NOT NULL DEFAULT 0,	-- submissions that came to nothing
+	resubmits integer NOT NULL DEFAULT 0,	-- of them, those that may have been billed
+	shared boolean NOT NULL DEFAULT false,	-- another's call or a stored result answers it
 	call bigint,						-- that carries it
 	item smallint,						-- its place there
 	result bigint,
@@ -356,6 +358,15 @@ CREATE TABLE sixtyfour.call (
 CREATE INDEX call_open ON sixtyfour.call (id)
 	WHERE state IN ('sending', 'accepted', 'uncertain', 'expired');
 CREATE INDEX call_rejected ON sixtyfour.call (id) WHERE state = 'rejected';
+CREATE INDEX call_task ON sixtyfour.call USING hash (task_id) WHERE task_id IS NOT NULL;
+
+-- Tasks that a person or a webhook says to be those of calls.  Sessions add to
+-- it and only the worker changes it, so that nobody holds a call's row.
+CREATE TABLE sixtyfour.candidate (
+	call bigint NOT NULL,
+	task_id text NOT NULL,
+	epoch bigint NOT NULL DEFAULT 0		-- of the worker that asks about it
+);
 
 -- Same question, one call: only the worker writes here, so that nobody's
 -- transaction waits for another's because of this index.
@@ -414,6 +425,8 @@ COMMENT ON TABLE sixtyfour.call_subject IS
 'ledger: the people and companies that each call is about';
 COMMENT ON TABLE sixtyfour.forgotten IS
 'ledger: the questions of open calls whose answers are not to be kept';
+COMMENT ON TABLE sixtyfour.candidate IS
+'ledger: tasks that are said to be those of uncertain calls, and that the service is asked about';
 COMMENT ON TABLE sixtyfour.result IS
 'ledger: paid answers; read it through the view sixtyfour.results';
 COMMENT ON SEQUENCE sixtyfour.enrichment_id_seq IS
@@ -432,6 +445,7 @@ SELECT pg_catalog.pg_extension_config_dump('sixtyfour.job_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('sixtyfour.call', '');
 SELECT pg_catalog.pg_extension_config_dump('sixtyfour.call_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('sixtyfour.call_item', '');
+SELECT pg_catalog.pg_extension_config_dump('sixtyfour.candidate', '');
 SELECT pg_catalog.pg_extension_config_dump('sixtyfour.call_subject', '');
 SELECT pg_catalog.pg_extension_config_dump('sixtyfour.forgotten', '');
 SELECT pg_catalog.pg_extension_config_dump('sixtyfour.result', '');
@@ -554,13 +568,34 @@ CREATE FUNCTION @extschema@.sixtyfour_retry(job bigint)
 	RETURNS boolean AS 'MODULE_PATHNAME'
 	LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 COMMENT ON FUNCTION @extschema@.sixtyfour_retry(bigint) IS
-'queue a failed or cancelled job again, which may cost again; false if it is neither';
+'queue a failed or cancelled job again, which may cost again; where an answer that could not be read is kept and can be read now, that is taken instead; a NOTICE says which; false if the job is neither';
 
 CREATE FUNCTION @extschema@.sixtyfour_resolve(call bigint, action text)
 	RETURNS void AS 'MODULE_PATHNAME'
 	LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 COMMENT ON FUNCTION @extschema@.sixtyfour_resolve(bigint, text) IS
-'decide about a call of which nobody knows whether it was billed: ''resubmit'' it, ''abandon'' it, or name the task that the service made of it';
+'decide about a call of which nobody knows whether it was billed: ''resubmit'' it, ''abandon'' it, or name the task that the service made of it, which becomes the call''s once the service answers for it; for superusers and those with the rights of the call''s payer, or of the owners of all its jobs that are not cancelled';
+
+CREATE FUNCTION @extschema@.sixtyfour_webhook(jsonb)
+	RETURNS boolean AS 'MODULE_PATHNAME'
+	LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+REVOKE EXECUTE ON FUNCTION @extschema@.sixtyfour_webhook(jsonb) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.sixtyfour_webhook(jsonb) IS
+'doorbell for the service''s webhooks: makes the worker ask about the task that the payload {task_id} names, and believes nothing else; false if no call waits for it; grant EXECUTE to whoever passes webhooks on';
+
+CREATE FUNCTION @extschema@.sixtyfour_webhook(call uuid, payload jsonb)
+	RETURNS boolean AS 'MODULE_PATHNAME', 'sixtyfour_webhook_call'
+	LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+REVOKE EXECUTE ON FUNCTION @extschema@.sixtyfour_webhook(uuid, jsonb) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.sixtyfour_webhook(uuid, jsonb) IS
+'the same for the call whose uuid the webhook''s URL has (?call=...); if nobody knows what became of that call, the service is asked whether it knows the task, which then becomes the call''s';
+
+CREATE FUNCTION @extschema@.sixtyfour_verify_webhook(body text, signature text,
+	secret text, now timestamptz DEFAULT now())
+	RETURNS boolean AS 'MODULE_PATHNAME'
+	LANGUAGE C IMMUTABLE PARALLEL SAFE;
+COMMENT ON FUNCTION @extschema@.sixtyfour_verify_webhook(text, text, text, timestamptz) IS
+'is signature, the header Sixtyfour-Signature (t=...,v1=...), that of the body as it was received, by this secret (sk_whsec_...) and within 300 s of now? false if anything is NULL';
 
 CREATE FUNCTION @extschema@.sixtyfour_forget(subject jsonb)
 	RETURNS bigint AS 'MODULE_PATHNAME'
@@ -592,24 +627,32 @@ COMMENT ON FUNCTION @extschema@.sixtyfour_resume() IS
 
 CREATE VIEW sixtyfour.jobs WITH (security_barrier) AS
 	SELECT id, state, delivery, operation, priority, run_at, body, server,
-		   owner, payer, enqueued_at, finished_at, attempts, call, result,
+		   owner, payer, enqueued_at, finished_at, attempts, call, result, shared,
 		   enrichment, row_key, sqlstate, message, detail, hint
 	FROM sixtyfour.job
 	WHERE pg_has_role(owner::oid, 'USAGE') OR pg_has_role('pg_monitor', 'USAGE');
 GRANT SELECT ON sixtyfour.jobs TO PUBLIC;
 COMMENT ON VIEW sixtyfour.jobs IS
-'jobs: state is queued, sending, running, uncertain, succeeded, failed or cancelled; delivery none, pending, applied or unapplied';
+'jobs: state is queued, sending, running, uncertain, succeeded, failed or cancelled; delivery none, pending, applied or unapplied; shared: answered by a stored result or a call that was under way for another job, and so for nothing';
 
 CREATE VIEW sixtyfour.calls WITH (security_barrier) AS
 	SELECT id, uuid, state, operation, items, server, payer, task_id,
 		   expected_cents, cents, created_at, accepted_at, finished_at,
-		   sqlstate, message, detail, hint, raw
+		   sqlstate, message, detail, hint,
+		   -- it may hold the answers to others' jobs too
+		   CASE WHEN pg_has_role('pg_monitor', 'USAGE') OR (
+				SELECT bool_and(pg_has_role(j.owner::oid, 'USAGE'))
+				FROM sixtyfour.job j WHERE j.call = c.id)
+				THEN raw END AS raw
 	FROM sixtyfour.call c
-	WHERE pg_has_role('pg_monitor', 'USAGE') OR c.id IN (
+	WHERE pg_has_role('pg_monitor', 'USAGE') OR pg_has_role(c.payer::oid, 'USAGE')
+		  OR c.id IN (
 		SELECT j.call FROM sixtyfour.job j WHERE pg_has_role(j.owner::oid, 'USAGE'));
 GRANT SELECT ON sixtyfour.calls TO PUBLIC;
 COMMENT ON VIEW sixtyfour.calls IS
-'submissions to the service, of 1 to 100 jobs each: what they were expected to cost and did cost, in cents';
+'submissions to the service, of 1 to 100 jobs each: what they were expected to cost and did cost, in cents; a role sees those it pays for and those that carry its jobs';
+COMMENT ON COLUMN sixtyfour.calls.raw IS
+'an answer that could not be read or divided; NULL for those who have not the rights of the owners of all jobs of the call';
 
 CREATE VIEW sixtyfour.results WITH (security_barrier) AS
 	SELECT id, call, item, operation, answer, cents, created_at
@@ -621,15 +664,28 @@ COMMENT ON VIEW sixtyfour.results IS
 'paid answers, each with its share of the call''s cents';
 
 CREATE VIEW sixtyfour.attention WITH (security_barrier) AS
-	SELECT 'call' AS kind, id, operation, message AS reason,
-		   expected_cents AS cents_at_risk, created_at AS since,
-		   format('sixtyfour_resolve(%s, ''resubmit'' | ''abandon'' | task id)', id) AS what_to_do
-	FROM sixtyfour.calls WHERE state IN ('uncertain', 'expired')
+	SELECT 'call' AS kind, c.id, c.operation,
+		   concat_ws('; ', c.message, (
+				SELECT 'the service is being asked about task ' || string_agg(quote_literal(k.task_id), ', ')
+				FROM sixtyfour.candidate k WHERE k.call = c.id)) AS reason,
+		   c.expected_cents AS cents_at_risk, c.created_at AS since,
+		   -- the rule of sixtyfour_resolve()
+		   CASE WHEN pg_has_role(c.payer::oid, 'USAGE') OR NOT EXISTS (
+				SELECT FROM sixtyfour.job j
+				WHERE j.call = c.id AND j.state <> 'cancelled'
+					  AND NOT pg_has_role(j.owner::oid, 'USAGE'))
+				THEN '' ELSE format('as %s, or a superuser: ', c.payer) END ||
+		   format('sixtyfour_resolve(%s, ''resubmit'' | ''abandon'' | task id)', c.id) AS what_to_do
+	FROM sixtyfour.calls c WHERE c.state IN ('uncertain', 'expired')
 	UNION ALL
-	SELECT 'job', id, operation, message, 0, finished_at,
-		   format('mend the row, then sixtyfour_reapply(%L)',
-				  (SELECT name FROM sixtyfour.enrichment e WHERE e.id = enrichment))
-	FROM sixtyfour.jobs WHERE delivery = 'unapplied';
+	SELECT 'job', j.id, j.operation, j.message, 0, j.finished_at,
+		   CASE WHEN e.id IS NULL THEN 'nothing: the enrichment is gone; sixtyfour.results has the answer'
+				WHEN pg_has_role(e.owner::oid, 'USAGE')
+				THEN format('mend the row, then sixtyfour_reapply(%L)', e.name)
+				ELSE format('mend the row, then as %s: sixtyfour_reapply(%L)', e.owner, e.name)
+		   END
+	FROM sixtyfour.jobs j LEFT JOIN sixtyfour.enrichment e ON e.id = j.enrichment
+	WHERE j.delivery = 'unapplied';
 GRANT SELECT ON sixtyfour.attention TO PUBLIC;
 COMMENT ON VIEW sixtyfour.attention IS
 'what a person must decide: calls that may have been billed without an answer, and answers that could not be written to their rows';
@@ -731,6 +787,7 @@ CREATE VIEW sixtyfour.enrichments WITH (security_barrier) AS
 		   coalesce(j.pending, 0) AS pending,
 		   coalesce(j.unapplied, 0) AS unapplied,
 		   coalesce(c.cents, 0) AS cents,
+		   coalesce(s.cents, 0) AS saved_cents,
 		   CASE WHEN j.queued + j.running > 0 AND j.recent > 0
 				THEN now() + (now() - j.since) * (j.queued + j.running) / j.recent
 		   END AS eta
@@ -752,11 +809,15 @@ CREATE VIEW sixtyfour.enrichments WITH (security_barrier) AS
 		FROM sixtyfour.job WHERE enrichment = e.id) j ON true
 	LEFT JOIN LATERAL (
 		SELECT sum(cents) AS cents FROM sixtyfour.result
-		WHERE id IN (SELECT result FROM sixtyfour.job WHERE enrichment = e.id)) c ON true
+		WHERE id IN (SELECT result FROM sixtyfour.job WHERE enrichment = e.id AND NOT shared)) c ON true
+	LEFT JOIN LATERAL (
+		SELECT sum(r.cents) AS cents
+		FROM sixtyfour.job sj JOIN sixtyfour.result r ON r.id = sj.result
+		WHERE sj.enrichment = e.id AND sj.shared) s ON true
 	WHERE pg_has_role(e.owner, 'USAGE') OR pg_has_role('pg_monitor', 'USAGE');
 GRANT SELECT ON sixtyfour.enrichments TO PUBLIC;
 COMMENT ON VIEW sixtyfour.enrichments IS
-'enrichments and how far they are, in jobs: queued, running, uncertain, succeeded, failed and cancelled add up to total; pending and unapplied are succeeded ones whose answer is not in the table yet, or could not be written; eta from the pace of the last five minutes';
+'enrichments and how far they are, in jobs: queued, running, uncertain, succeeded, failed and cancelled add up to total; pending and unapplied are succeeded ones whose answer is not in the table yet, or could not be written; cents is what its own calls cost, saved_cents what those that were shared would have cost again; eta from the pace of the last five minutes';
 
 --
 -- The background processes

@@ -15,7 +15,7 @@ ORDER BY object;
 SELECT format('%s(%s)', p.proname, pg_get_function_arguments(p.oid)) COLLATE "C" AS function,
 	pg_get_function_result(p.oid) AS result,
 	p.provolatile AS volatility, p.proparallel AS parallel, p.procost AS cost,
-	p.proisstrict AS strict, p.prosecdef AS definer, p.proacl AS acl
+	p.proisstrict AS strict, p.prosecdef AS definer, replace(p.proacl::text, current_user, 'owner') AS acl
 FROM pg_proc p JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
 WHERE d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'sixtyfour')
 ORDER BY function;

@@ -242,7 +242,7 @@ static SqlStatement select_reusable = {
 /* $1 jobs, $2 the results that answer them */
 static SqlStatement use_results = {
 	"UPDATE sixtyfour.job SET state = 'succeeded', result = u.result,"
-	" finished_at = clock_timestamp(), sqlstate = NULL, message = NULL,"
+	" shared = true, finished_at = clock_timestamp(), sqlstate = NULL, message = NULL,"
 	" delivery = CASE WHEN enrichment IS NULL THEN 'none' ELSE 'pending' END"
 	" FROM unnest($1, $2) AS u (id, result)"
 	" WHERE job.id = u.id AND job.id IN (SELECT id FROM sixtyfour.job"
@@ -253,7 +253,8 @@ static SqlStatement use_results = {
 
 /* $1 jobs, $2 the calls that ask the same, $3 the places there */
 static SqlStatement join_calls = {
-	"UPDATE sixtyfour.job SET call = c.id, item = u.item, sqlstate = c.sqlstate,"
+	"UPDATE sixtyfour.job SET call = c.id, item = u.item, shared = true,"
+	" sqlstate = c.sqlstate,"
 	" message = c.message, detail = c.detail, hint = c.hint,"
 	" state = CASE c.state WHEN 'sending' THEN 'sending' WHEN 'accepted' THEN 'running'"
 	"         ELSE 'uncertain' END"
@@ -463,7 +464,7 @@ static SqlStatement insert_calls = {
 	" SELECT u.operation, u.items, u.server, u.payer, u.account, u.cents, $7, $8, $9"
 	" FROM unnest($1, $2, $3, $4, $5, $6) WITH ORDINALITY"
 	" AS u (operation, items, server, payer, account, cents, place)"
-	" WHERE " S64_HOME_HAS_EPOCH("$9", "$7", "$8") " ORDER BY u.place RETURNING id",
+	" WHERE " S64_HOME_HAS_EPOCH("$9", "$7", "$8") " ORDER BY u.place RETURNING id, uuid",
 	9, {TEXTARRAYOID, INT4ARRAYOID, NAMEARRAYOID, OIDARRAYOID, UUIDARRAYOID,
 	INT4ARRAYOID, INT8OID, OIDOID, INT8OID}, NULL
 };
@@ -573,7 +574,15 @@ make_calls(ClaimCall *calls, int n, int64 epoch)
 				 errmsg("another worker has taken over this database")));
 	made = 0;
 	for (int i = 0; i < n; i++)
-		calls[i].call = calls[i].njobs > 0 ? s64_sql_int8(made++, 1) : 0;
+	{
+		bool		isnull;
+
+		calls[i].call = 0;
+		if (calls[i].njobs == 0)
+			continue;
+		calls[i].call = s64_sql_int8(made, 1);
+		calls[i].uuid = *DatumGetUUIDP(s64_sql_value(made++, 2, &isnull));
+	}
 }
 
 /* Insert the items of all calls, and move their jobs. */

@@ -67,6 +67,7 @@ typedef struct ClaimCall
 	AccountId	account;
 	int			cents_each;		/* expected */
 	int64		call;			/* its id; 0 if no job is left */
+	pg_uuid_t	uuid;			/* likewise */
 } ClaimCall;
 
 /* There may be new jobs: look from the start. */

@@ -139,6 +139,13 @@ static const Endpoint endpoints[] = {
 	ANSWER_ARRAY, PRICE_FREE, PRICE_FREE, no_fields},
 };
 
+/*
+ * Where the service honours Idempotency-Key: the same key and the same bytes
+ * start, and cost, one thing, however often they are sent.  With a slash at its
+ * end, all paths below.
+ */
+static const char *const idempotent[] = {"/workflows/run", "/bulk-intelligence/"};
+
 S64_FUNCTION(sixtyfour_endpoints);
 
 const Endpoint *
@@ -169,6 +176,22 @@ s64_endpoint_escape(StringInfo buf, const char *text)
 		else
 			appendStringInfo(buf, "%%%02X", *p);
 	}
+}
+
+bool
+s64_endpoint_is_idempotent(const char *method, const char *path)
+{
+	size_t		len = strcspn(path, "?");
+
+	for (size_t i = 0; i < lengthof(idempotent); i++)
+	{
+		size_t		listed = strlen(idempotent[i]);
+		bool		all_below = idempotent[i][listed - 1] == '/';
+
+		if (strncmp(path, idempotent[i], listed) == 0 && (all_below || len == listed))
+			return strcmp(method, "POST") == 0;
+	}
+	return false;
 }
 
 /* The length of the {parameter} at p, braces included */

@@ -87,6 +87,9 @@ extern const Endpoint *s64_endpoint_at(int i);
 extern char *s64_endpoint_url(const char *base_url, const char *path,
 							  const Parameter *parameters, int nparameters);
 
+/* Does the service honour Idempotency-Key with this method and path? */
+extern bool s64_endpoint_is_idempotent(const char *method, const char *path);
+
 /* Is name one of path's {parameter}s? */
 extern bool s64_endpoint_has_parameter(const char *path, const char *name);
 

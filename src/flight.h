@@ -36,6 +36,7 @@ typedef struct Flight
 	HttpTransfer *transfer;
 	Outcome    *outcome;		/* how it ended, in context */
 	bool		poisoned;		/* its outcome cannot be stored as it is */
+	bool		proven;			/* recorded: the task is the call's indeed */
 	bool		call_ended;		/* recorded: a poll's call needs no more polls */
 	bool		call_expired;	/* recorded: and may have been billed */
 	int64		cents;			/* recorded: what it cost; -1 if uncertain */

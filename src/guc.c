@@ -28,6 +28,15 @@ int			s64_guc_on_promotion = ON_PROMOTION_PAUSE;
 
 int			s64_guc_route = ROUTE_AUTO;
 
+int			s64_guc_on_uncertain = ON_UNCERTAIN_HOLD;
+int			s64_guc_resubmit_after = 300;
+
+static const struct config_enum_entry on_uncertain_options[] = {
+	{"hold", ON_UNCERTAIN_HOLD, false},
+	{"resubmit", ON_UNCERTAIN_RESUBMIT, false},
+	{NULL, 0, false}
+};
+
 static const struct config_enum_entry routes[] = {
 	{"auto", ROUTE_AUTO, false},
 	{"direct", ROUTE_DIRECT, false},
@@ -136,6 +145,27 @@ define_retention(void)
 							NULL, NULL, NULL);
 }
 
+/* As they may make others pay twice, these are not for everybody. */
+static void
+define_uncertain(void)
+{
+	DefineCustomEnumVariable("sixtyfour.on_uncertain",
+							 "Sets what becomes of calls that may have been billed without an answer.",
+							 "hold leaves them to a person; resubmit submits them again, once, which may pay twice.",
+							 &s64_guc_on_uncertain,
+							 ON_UNCERTAIN_HOLD, on_uncertain_options,
+							 PGC_SUSET, 0,
+							 NULL, NULL, NULL);
+
+	DefineCustomIntVariable("sixtyfour.resubmit_after",
+							"Sets the time after which sixtyfour.on_uncertain = resubmit submits again.",
+							"Counted from the submission; a webhook may still come meanwhile.",
+							&s64_guc_resubmit_after,
+							300, 1, INT_MAX / 1000,
+							PGC_SUSET, GUC_UNIT_S,
+							NULL, NULL, NULL);
+}
+
 void
 s64_guc_init(void)
 {
@@ -176,5 +206,6 @@ s64_guc_init(void)
 	define_process_settings();
 	define_on_promotion();
 	define_retention();
+	define_uncertain();
 	MarkGUCPrefixReserved("sixtyfour");
 }

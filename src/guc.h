@@ -57,6 +57,18 @@ typedef enum OnPromotion
 
 extern int	s64_guc_on_promotion;
 
+/* sixtyfour.on_uncertain: what the worker does with uncertain calls */
+typedef enum OnUncertain
+{
+	ON_UNCERTAIN_HOLD,
+	ON_UNCERTAIN_RESUBMIT
+} OnUncertain;
+
+extern int	s64_guc_on_uncertain;
+
+/* sixtyfour.resubmit_after: and when, in s after the submission */
+extern int	s64_guc_resubmit_after;
+
 /* Define the settings and reserve their prefix.  Called by _PG_init. */
 extern void s64_guc_init(void);
 

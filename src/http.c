@@ -434,6 +434,11 @@ set_headers(HttpTransfer *t, const HttpRequest *request)
 		ok = len < (int) sizeof(line) && add_header(t, line);
 		explicit_bzero(line, sizeof(line));
 	}
+	if (ok && request->idempotency_key != NULL)
+	{
+		snprintf(line, sizeof(line), "Idempotency-Key: %s", request->idempotency_key);
+		ok = add_header(t, line);
+	}
 	return ok && curl_easy_setopt(t->easy, CURLOPT_HTTPHEADER, t->headers) == CURLE_OK;
 }
 
@@ -496,7 +501,8 @@ set_connection(HttpTransfer *t, const HttpRequest *request)
 	rc |= curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
 	rc |= curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);
 	rc |= curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long) CURL_HTTP_VERSION_2TLS);
-	rc |= curl_easy_setopt(easy, CURLOPT_PIPEWAIT, 1L);
+	/* in the clear there is no HTTP/2, but each would wait for the first reply */
+	rc |= curl_easy_setopt(easy, CURLOPT_PIPEWAIT, plain ? 0L : 1L);
 	rc |= curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, 1L);
 	rc |= curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, 2L);
 	rc |= set_authorities(easy, request->ca_file);

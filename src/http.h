@@ -36,6 +36,7 @@ typedef struct HttpRequest
 	size_t		body_len;
 	bool		json_body;		/* says application/json */
 	const char *api_key;		/* or NULL: do not send one */
+	const char *idempotency_key;	/* or NULL, likewise */
 
 	/*
 	 * Send at most once: libcurl would otherwise repeat by itself a request

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * job.c
- *		The SQL functions on jobs and calls that exist.
+ *		The SQL functions on jobs that exist.
  *
  * Changes are guarded by the state that they start from, as the worker's are
  * (see ledger.h).  Reading is with the latest snapshot, so that waits end
@@ -36,7 +36,6 @@
 #include "request.h"
 #include "roster.h"
 #include "sql.h"
-#include "task.h"
 
 #define WAIT_STEP		1000	/* ms between two looks without news */
 #define DELIVERY_GRACE	INT64CONST(10000000)	/* µs that a wait adds for it */
@@ -46,8 +45,6 @@ S64_FUNCTION(sixtyfour_wait);
 S64_FUNCTION(sixtyfour_wait_all);
 S64_FUNCTION(sixtyfour_result);
 S64_FUNCTION(sixtyfour_cancel);
-S64_FUNCTION(sixtyfour_retry);
-S64_FUNCTION(sixtyfour_resolve);
 S64_FUNCTION(sixtyfour_why);
 S64_FUNCTION(sixtyfour_pause);
 S64_FUNCTION(sixtyfour_resume);
@@ -71,6 +68,7 @@ typedef struct Job
 	int			attempts;
 	bool		foreign;		/* it, or its call, is of another home */
 	bool		uncommitted;	/* of this transaction */
+	bool		asking;			/* whether a task is its call's */
 	const Endpoint *endpoint;	/* NULL: not known to this library */
 	Jsonb	   *body;
 	Jsonb	   *answer;			/* NULL: none */
@@ -82,7 +80,8 @@ static SqlStatement select_job = {
 	" (j.home_system, j.home_database::bigint) <> ($2, $3) OR EXISTS ("
 	"  SELECT FROM sixtyfour.call c WHERE c.id = j.call"
 	"  AND (c.home_system, c.home_database::bigint) <> ($2, $3)), j.xmin, r.answer,"
-	" j.operation, j.body, j.detail, j.hint"
+	" j.operation, j.body, j.detail, j.hint,"
+	" EXISTS (SELECT FROM sixtyfour.candidate k WHERE k.call = j.call)"
 	" FROM sixtyfour.job j LEFT JOIN sixtyfour.result r ON r.id = j.result"
 	" WHERE j.id = $1",
 	3, {INT8OID, INT8OID, INT8OID}, NULL
@@ -122,6 +121,7 @@ fill_job(Job *job)
 	job->body = (Jsonb *) PG_DETOAST_DATUM_COPY(s64_sql_value(0, 16, &isnull));
 	job->detail = s64_sql_text(0, 17);
 	job->hint = s64_sql_text(0, 18);
+	job->asking = DatumGetBool(s64_sql_value(0, 19, &isnull));
 }
 
 static void
@@ -188,6 +188,8 @@ check_can_wait(const Job *job)
 static bool
 is_finished(const Job *job, bool raise)
 {
+	if (is_state(job, "uncertain") && job->asking)
+		return false;
 	if (is_state(job, "uncertain"))
 		s64_report_uncertain(job->call, s64_report_join(job->message, job->detail));
 	if (is_state(job, "succeeded") && strcmp(job->delivery, "pending") == 0)
@@ -368,129 +370,21 @@ static SqlStatement cancel_job = {
 	1, {INT8OID}, NULL
 };
 
-static SqlStatement retry_job = {
-	"UPDATE sixtyfour.job SET state = 'queued', call = NULL, item = NULL, result = NULL,"
-	" run_at = now(), finished_at = NULL, sqlstate = NULL, message = NULL"
-	" WHERE id = $1 AND state IN ('failed', 'cancelled')",
-	1, {INT8OID}, NULL
-};
-
-static bool
-change_job(SqlStatement *statement, int64 id)
-{
-	Datum		value = Int64GetDatum(id);
-	bool		changed;
-
-	(void) get_job(id);			/* checks the owner */
-	s64_sql_begin();
-	changed = s64_sql_run(statement, &value, NULL) > 0;
-	s64_sql_end();
-	S64_FAULT("cancel");
-	if (changed)
-		s64_errand_wake(PROCESS_WORKER);
-	return changed;
-}
-
 /* sixtyfour_cancel(job bigint) → boolean: was there something to cancel? */
 Datum
 sixtyfour_cancel(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_BOOL(change_job(&cancel_job, PG_GETARG_INT64(0)));
-}
-
-/* sixtyfour_retry(job bigint) → boolean: was it failed or cancelled? */
-Datum
-sixtyfour_retry(PG_FUNCTION_ARGS)
-{
-	PG_RETURN_BOOL(change_job(&retry_job, PG_GETARG_INT64(0)));
-}
-
-static SqlStatement owners_of_call = {
-	"SELECT DISTINCT owner FROM sixtyfour.job WHERE call = $1",
-	1, {INT8OID}, NULL
-};
-
-static SqlStatement resubmit_call = {
-	"WITH changed AS (UPDATE sixtyfour.call SET state = 'rejected', retry_at = now(),"
-	" finished_at = clock_timestamp(), sqlstate = '08007', message = 'to be submitted again, as a person said'"
-	" WHERE id = $1 AND state IN ('uncertain', 'expired') RETURNING id),"
-	" items AS (UPDATE sixtyfour.call_item SET open = false FROM changed WHERE call_item.call = changed.id)"
-	" SELECT id FROM changed",
-	1, {INT8OID}, NULL
-};
-
-static SqlStatement abandon_call = {
-	"WITH changed AS (UPDATE sixtyfour.call SET state = 'abandoned',"
-	" finished_at = clock_timestamp(), sqlstate = '08007', message = 'abandoned, as a person said; it may have been billed'"
-	" WHERE id = $1 AND state IN ('uncertain', 'expired') RETURNING id),"
-	" items AS (UPDATE sixtyfour.call_item SET open = false FROM changed WHERE call_item.call = changed.id)"
-	" SELECT id FROM changed",
-	1, {INT8OID}, NULL
-};
-
-/* The worker finds it by its epoch, which is nobody's. */
-static SqlStatement name_task = {
-	"UPDATE sixtyfour.call SET state = 'accepted', task_id = $2, epoch = 0,"
-	" accepted_at = clock_timestamp(), sqlstate = NULL, message = NULL"
-	" WHERE id = $1 AND state IN ('uncertain', 'expired')"
-	" AND NOT EXISTS (SELECT FROM sixtyfour.call o WHERE o.task_id = $2 AND o.id <> $1)",
-	2, {INT8OID, TEXTOID}, NULL
-};
-
-/* The owner of any of its jobs may decide about a call. */
-static void
-check_call_owner(int64 call)
-{
-	Datum		value = Int64GetDatum(call);
-	uint64		rows;
-	bool		may = false;
-
-	s64_sql_begin();
-	rows = s64_sql_run(&owners_of_call, &value, NULL);
-	for (uint64 i = 0; i < rows && !may; i++)
-	{
-		bool		isnull;
-
-		may = has_privs_of_role(s64_sql_caller(),
-								DatumGetObjectId(s64_sql_value(i, 1, &isnull)));
-	}
-	s64_sql_end();
-	if (!may && !superuser())
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("permission denied for call " INT64_FORMAT, call)));
-}
-
-/* sixtyfour_resolve(call bigint, action text) → void */
-Datum
-sixtyfour_resolve(PG_FUNCTION_ARGS)
-{
-	int64		call = PG_GETARG_INT64(0);
-	char	   *action = text_to_cstring(PG_GETARG_TEXT_PP(1));
-	Datum		values[2] = {Int64GetDatum(call), PG_GETARG_DATUM(1)};
-	SqlStatement *statement = &name_task;
+	Datum		id = PG_GETARG_DATUM(0);
 	bool		changed;
 
-	check_call_owner(call);
-	if (!s64_task_is_id(action))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("the action must be 'resubmit', 'abandon' or a task id")));
-	if (strcmp(action, "resubmit") == 0)
-		statement = &resubmit_call;
-	else if (strcmp(action, "abandon") == 0)
-		statement = &abandon_call;
+	(void) get_job(DatumGetInt64(id));	/* checks the owner */
 	s64_sql_begin();
-	changed = s64_sql_run(statement, values, NULL) > 0;
+	changed = s64_sql_run(&cancel_job, &id, NULL) > 0;
 	s64_sql_end();
-	if (!changed)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("call " INT64_FORMAT " is not uncertain", call)));
-	s64_ledger_carry_waiting(call);
-	S64_FAULT("resolve");
-	s64_errand_wake(PROCESS_WORKER);
-	PG_RETURN_VOID();
+	S64_FAULT("cancel");
+	if (changed)
+		s64_errand_wake(PROCESS_WORKER);
+	PG_RETURN_BOOL(changed);
 }
 
 /* ---- why ---- */
@@ -621,6 +515,9 @@ sixtyfour_why(PG_FUNCTION_ARGS)
 		why = "Its request is on the way to the service.";
 	else if (is_state(&job, "running"))
 		why = why_running(&job);
+	else if (is_state(&job, "uncertain") && job.asking)
+		why = psprintf("Call " INT64_FORMAT " may have been accepted and billed; the service is being asked about a task that is said to be its.",
+					   job.call);
 	else if (is_state(&job, "uncertain"))
 		why = psprintf("Call " INT64_FORMAT " may have been accepted and billed, but its answer is unknown (%s); use sixtyfour_resolve(" INT64_FORMAT ", ...).",
 					   job.call, s64_report_join(job.message, job.detail), job.call);

@@ -422,6 +422,8 @@ s64_ledger_subjects(int64 call, Jsonb **subjects, int n)
 	" call = CASE l.state WHEN 'queued' THEN NULL ELSE job.call END," \
 	" item = CASE l.state WHEN 'queued' THEN NULL ELSE job.item END," \
 	" attempts = job.attempts + (l.state = 'queued')::int," \
+	" resubmits = job.resubmits + (l.state = 'queued' AND l.sqlstate = '08007')::int," \
+	" shared = job.shared AND l.state <> 'queued'," \
 	" run_at = CASE l.state WHEN 'queued' THEN l.retry_at ELSE job.run_at END," \
 	" sqlstate = CASE WHEN l.state IN ('queued', 'uncertain') THEN l.sqlstate" \
 	"  WHEN l.state = 'failed' THEN coalesce(l.sqlstate, '08P01') END," \
@@ -575,6 +577,26 @@ s64_ledger_uncertain_call(const AccountId *account, const pg_uuid_t *fingerprint
 		return 0;
 	s64_sql_begin();
 	if (s64_sql_run(&select_uncertain, values, NULL) > 0)
+		call = s64_sql_int8(0, 1);
+	s64_sql_end();
+	return call;
+}
+
+static SqlStatement select_running = {
+	"SELECT id FROM sixtyfour.call WHERE task_id = $1 AND state = 'accepted'"
+	" AND ($2 IS NULL OR uuid = $2) AND home_system = $3 AND home_database = $4",
+	4, {TEXTOID, UUIDOID, INT8OID, OIDOID}, NULL
+};
+
+int64
+s64_ledger_running_call(const char *task_id, const pg_uuid_t *uuid)
+{
+	Datum		values[4] = {CStringGetTextDatum(task_id), UUIDPGetDatum(uuid),
+	home_system(), home_database()};
+	int64		call = 0;
+
+	s64_sql_begin();
+	if (s64_sql_run(&select_running, values, uuid ? NULL : " n  ") > 0)
 		call = s64_sql_int8(0, 1);
 	s64_sql_end();
 	return call;

@@ -8,7 +8,8 @@
  *		call	sending -> accepted -> done | failed | expired
  *				sending -> done (endpoints that answer at once)
  *				sending -> rejected | uncertain
- *				uncertain, expired -> accepted | rejected | abandoned
+ *				uncertain, expired -> accepted | rejected | abandoned (uncertain.h)
+ *				failed -> done (retry.c)
  *
  * A call changes its state in exactly one function per transition, guarded by
  * its old state and the worker's epoch; false means that it was no longer so,
@@ -35,6 +36,9 @@
 #include "account.h"
 #include "endpoint.h"
 #include "price.h"
+
+/* Of a call whose answer was stored as text that is not the whole truth */
+#define S64_LEDGER_POISONED "the service's answer cannot be stored"
 
 /* A call that was accepted, and is to be polled */
 typedef struct LedgerTask
@@ -111,6 +115,12 @@ extern void s64_ledger_subjects(int64 call, Jsonb **subjects, int n);
  */
 extern int64 s64_ledger_uncertain_call(const AccountId *account,
 									   const pg_uuid_t *fingerprint);
+
+/*
+ * The accepted call of this home that has the task, and that uuid unless it is
+ * NULL; 0 if there is none.
+ */
+extern int64 s64_ledger_running_call(const char *task_id, const pg_uuid_t *uuid);
 
 /*
  * sixtyfour_resume(): go on here (see home.h), and make this the home of all

@@ -42,7 +42,7 @@ put_off(Pass *pass, Task *task, const Payer *payer, TimestampTz now)
 {
 	bool		delivering;
 
-	if (payer->account == NULL &&
+	if (payer->account == NULL && !task->unproven &&
 		task->accepted_at + s64_schedule_deadline(task->operation) <= now)
 	{
 		pass->expired = lappend(pass->expired, task);

@@ -9,6 +9,7 @@
 
 #include "mb/pg_wchar.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 #include "utils/numeric.h"
 
 #include "check.h"
@@ -121,6 +122,19 @@ s64_request_is_sendable(Jsonb *body)
 		s64_encoding_has_utf8(JsonbToCString(NULL, &body->root, VARSIZE(body)));
 }
 
+static char *
+uuid_text(const pg_uuid_t *uuid)
+{
+	return DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(uuid)));
+}
+
+/* A key for a request that is no call of the ledger's */
+static char *
+random_uuid(void)
+{
+	return uuid_text(DatumGetUUIDP(DirectFunctionCall1(gen_random_uuid, (Datum) 0)));
+}
+
 ApiRequest *
 s64_request_make(const Account *account, const Endpoint *endpoint, Jsonb *body,
 				 const Parameter *parameters, int nparameters)
@@ -141,6 +155,8 @@ s64_request_make(const Account *account, const Endpoint *endpoint, Jsonb *body,
 	}
 	request->url = s64_endpoint_url(account->base_url, endpoint->path,
 									parameters, nparameters);
+	if (s64_endpoint_is_idempotent(endpoint->method, endpoint->path))
+		request->idempotency_key = random_uuid();
 	return request;
 }
 
@@ -227,13 +243,63 @@ check_subject(const Endpoint *endpoint, Jsonb *body)
 				 errmsg("the request has no \"%s\"", endpoint->fields[0].name)));
 }
 
+/*
+ * The account's webhook with the call's uuid in its query; as it is, where the
+ * service would not take so long a one.
+ */
+static char *
+webhook_url(const Account *account, const pg_uuid_t *uuid)
+{
+	const char *url = account->webhook_url;
+	int			len = strcspn(url, "#");
+	char	   *whole = psprintf("%.*s%ccall=%s%s", len, url,
+								 memchr(url, '?', len) ? '&' : '?',
+								 uuid_text(uuid), url + len);
+
+	return strlen(whole) <= S64_WEBHOOK_URL_MAX ? whole : pstrdup(url);
+}
+
+static bool
+has_field(const Endpoint *endpoint, const char *name)
+{
+	for (const Field *field = endpoint->fields; field->name != NULL; field++)
+	{
+		if (strcmp(field->name, name) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* The body with the account's webhook, where there is one to be told */
+static Jsonb *
+add_webhook(const Account *account, const Endpoint *endpoint, Jsonb *body,
+			const pg_uuid_t *uuid)
+{
+	JsonbInState state = {0};
+	JsonbValue	v;
+
+	if (account->webhook_url == NULL || !has_field(endpoint, "webhook_url") ||
+		getKeyJsonValueFromContainer(&body->root, "webhook_url", 11, &v) != NULL)
+		return body;
+	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	push_members_but(&state, body, "webhook_url");
+	s64_json_push_key(&state, "webhook_url");
+	v.type = jbvString;
+	v.val.string.val = webhook_url(account, uuid);
+	v.val.string.len = strlen(v.val.string.val);
+	pushJsonbValue(&state, WJB_VALUE, &v);
+	pushJsonbValue(&state, WJB_END_OBJECT, NULL);
+	return JsonbValueToJsonb(state.result);
+}
+
 ApiRequest *
 s64_request_make_submission(const Account *account, const Endpoint *endpoint,
-							Jsonb **bodies, int n)
+							Jsonb **bodies, int n, const pg_uuid_t *uuid)
 {
 	ApiRequest *request = palloc0(sizeof(ApiRequest));
 	const char *path = n > 1 ? endpoint->bulk_path
 		: endpoint->async_path ? endpoint->async_path : endpoint->path;
+	Jsonb	   *body;
 
 	for (int i = 0; i < n; i++)
 		check_subject(endpoint, bodies[i]);
@@ -245,7 +311,12 @@ s64_request_make_submission(const Account *account, const Endpoint *endpoint,
 	if (request->price != PRICE_UNKNOWN)
 		request->price *= n;
 	request->kind = s64_price_kind(endpoint, bodies[0]);
-	request->body = body_text(n > 1 ? make_bulk_body(endpoint, bodies, n) : bodies[0]);
+	body = n > 1 ? make_bulk_body(endpoint, bodies, n) : bodies[0];
+	if (path != endpoint->path)
+		body = add_webhook(account, endpoint, body, uuid);
+	request->body = body_text(body);
+	if (s64_endpoint_is_idempotent(endpoint->method, path))
+		request->idempotency_key = uuid_text(uuid);
 	request->url = psprintf("%s%s", account->base_url, path);
 	return request;
 }
@@ -428,6 +499,8 @@ s64_request_make_raw(const Account *account, const char *method,
 	request->answer = ANSWER_JSON;
 	request->paid = !reading;
 	request->price = reading ? PRICE_FREE : PRICE_UNKNOWN;
+	if (s64_endpoint_is_idempotent(method, path))
+		request->idempotency_key = random_uuid();
 	return request;
 }
 
@@ -443,6 +516,7 @@ s64_request_transfer(const ApiRequest *request, const Account *account,
 	transfer.body_len = request->body ? strlen(request->body) : 0;
 	transfer.json_body = request->body != NULL;
 	transfer.api_key = account->api_key;
+	transfer.idempotency_key = request->idempotency_key;
 	transfer.once = strcmp(request->method, "GET") != 0;
 	transfer.connect_timeout = account->connect_timeout;
 	transfer.timeout = timeout;

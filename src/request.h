@@ -26,6 +26,7 @@ typedef struct ApiRequest
 	bool		paid;			/* may cost money: send once, count its price */
 	int			price;			/* that is stated: cents, or PRICE_UNKNOWN */
 	PriceKind	kind;			/* by which its price is learned */
+	char	   *idempotency_key;	/* or NULL: to the service each is a new one */
 } ApiRequest;
 
 /*
@@ -73,11 +74,13 @@ extern ApiRequest *s64_request_make(const Account *account,
 /*
  * A request that submits n jobs of an endpoint (1 to 100 where it has a bulk
  * path, else 1) with these normalized bodies, all alike but for the subject:
- * to the bulk path, the asynchronous path, or the only path there is.
+ * to the bulk path, the asynchronous path, or the only path there is.  uuid is
+ * the call's; the account's webhook is told it, unless the bodies name another.
  */
 extern ApiRequest *s64_request_make_submission(const Account *account,
 											   const Endpoint *endpoint,
-											   Jsonb **bodies, int n);
+											   Jsonb **bodies, int n,
+											   const pg_uuid_t *uuid);
 
 /* A request that asks how a task is. */
 extern ApiRequest *s64_request_make_poll(const Account *account,

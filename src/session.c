@@ -18,7 +18,8 @@
 #include "report.h"
 #include "session.h"
 
-#define MAX_TRIES		3		/* of a request answered with 429 */
+#define MAX_TRIES		3		/* of a request answered with 429, or idempotent */
+#define REPEAT_PAUSE	INT64CONST(1000000) /* µs, of an idempotent one */
 
 /* An exchange in progress */
 typedef struct Exchange
@@ -202,6 +203,25 @@ metered_try(Exchange *exchange)
 	return outcome;
 }
 
+/*
+ * May the request have been accepted, and can it be repeated all the same, as
+ * its key tells the service that it is the same one?  Then it is not at risk
+ * twice.
+ */
+static bool
+can_repeat(Exchange *exchange, const Outcome *outcome)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (exchange->request->idempotency_key == NULL ||
+		(outcome->kind != OUTCOME_LOST && outcome->kind != OUTCOME_SERVICE_FAILED) ||
+		now + REPEAT_PAUSE > exchange->deadline)
+		return false;
+	s64_meter_settle(exchange->account, exchange->reserved, 0, exchange->reserved_at);
+	wait_for_slot(exchange, REPEAT_PAUSE);
+	return true;
+}
+
 static Outcome *
 exchange_until_settled(Exchange *exchange)
 {
@@ -209,6 +229,8 @@ exchange_until_settled(Exchange *exchange)
 	{
 		Outcome    *outcome = metered_try(exchange);
 
+		if (try < MAX_TRIES && can_repeat(exchange, outcome))
+			continue;
 		if (outcome->kind != OUTCOME_RATE_LIMITED || try == MAX_TRIES ||
 			GetCurrentTimestamp() + outcome->retry_after > exchange->deadline)
 			return outcome;

@@ -33,6 +33,7 @@
 #include "sql.h"
 #include "task.h"
 #include "tasks.h"
+#include "uncertain.h"
 
 #define MAX_ODDITIES	5		/* polls in a row that make no sense */
 #define RECORD_RETRY	INT64CONST(1000000) /* µs */
@@ -81,6 +82,10 @@ settle_money(const Flight *flight)
 {
 	const Task *task = flight->task;
 
+	/* what was at risk is spent, as the service knows the task */
+	if (flight->proven)
+		s64_meter_correct(&task->account, task->expected_cents,
+						  -task->expected_cents, task->reserved_at);
 	if (task == NULL && flight->cents >= 0)
 		s64_meter_settle(flight->account, flight->reserved, flight->cents,
 						 flight->reserved_at);
@@ -336,6 +341,59 @@ record_poll(Flight *flight, int64 epoch)
 	return true;
 }
 
+/* ---- candidates ---- */
+
+static bool
+is_odd(const Outcome *outcome)
+{
+	return outcome->kind == OUTCOME_NOT_FOUND ||
+		outcome->kind == OUTCOME_UNREADABLE || outcome->kind == OUTCOME_TOO_LARGE;
+}
+
+/* What speaks against a candidate; NULL if nothing (more) does */
+static char *
+doubt(const Flight *flight)
+{
+	const Outcome *outcome = flight->outcome;
+	const Task *task = flight->task;
+	Failure		failure;
+
+	if (outcome->kind == OUTCOME_ANSWER)
+		return s64_uncertain_doubt(outcome->answer, task->task_id, task->operation,
+								   task->accepted_at);
+	if (outcome->kind == OUTCOME_NOT_FOUND)
+		return psprintf("the service does not know task \"%s\"", task->task_id);
+	if (!is_odd(outcome) || task->oddities + 1 < MAX_ODDITIES)
+		return NULL;
+	failure = s64_report_read(outcome, flight->request->what);
+	return s64_report_join(failure.message, failure.detail);
+}
+
+/*
+ * Is the task the call's?  If so, the answer means what it means for any task.
+ * If not, flight->call_ended says whether to ask again.
+ */
+static bool
+record_candidate(Flight *flight, int64 epoch)
+{
+	const Task *task = flight->task;
+	char	   *reason = doubt(flight);
+
+	flight->call_ended = reason != NULL;
+	if (reason == NULL && flight->outcome->kind == OUTCOME_ANSWER)
+	{
+		Proof		proof = s64_uncertain_prove(task->call, epoch, task->task_id);
+
+		flight->proven = proof == PROOF_DONE;
+		flight->call_ended = proof == PROOF_TAKEN || proof == PROOF_GONE;
+		if (proof == PROOF_TAKEN)
+			reason = psprintf("task \"%s\" is that of another call", task->task_id);
+	}
+	if (reason != NULL)
+		s64_uncertain_refute(task->call, task->task_id, reason);
+	return flight->proven;
+}
+
 /* ---- recording ---- */
 
 /*
@@ -355,7 +413,7 @@ record_poisoned(Flight *flight, int64 epoch)
 	if (flight->task == NULL)
 		flight->cents = unbilled ? 0 : flight->reserved;
 	s64_ledger_failed(flight->call, epoch, ERRCODE_PROTOCOL_VIOLATION,
-					  "the service's answer cannot be stored",
+					  S64_LEDGER_POISONED,
 					  flight->task == NULL && unbilled ? 0 : -1, raw.data);
 }
 
@@ -368,8 +426,12 @@ record(Flight *flight, int64 epoch)
 {
 	flight->cents = -1;
 	flight->item_cents = -1;
-	flight->call_ended = true;
+	flight->proven = false;
 	flight->call_expired = false;
+	if (flight->task != NULL && flight->task->unproven &&
+		!record_candidate(flight, epoch))
+		return;
+	flight->call_ended = true;
 	if (flight->poisoned)
 		record_poisoned(flight, epoch);
 	else if (flight->task != NULL)
@@ -377,13 +439,6 @@ record(Flight *flight, int64 epoch)
 	else
 		record_submission(flight, epoch);
 	S64_FAULT(flight->task == NULL ? "t2-inside" : "t3-inside");
-}
-
-static bool
-is_odd(const Outcome *outcome)
-{
-	return outcome->kind == OUTCOME_NOT_FOUND ||
-		outcome->kind == OUTCOME_UNREADABLE || outcome->kind == OUTCOME_TOO_LARGE;
 }
 
 /* Follow the task that an accepted submission has made, if it has. */
@@ -429,6 +484,11 @@ after_record(Flight *flight)
 
 	S64_FAULT(task == NULL ? "t2-after" : "t3-after");
 	count_flight(flight);
+	if (flight->proven)
+	{
+		task->unproven = false;
+		task->accepted_at = now;
+	}
 	if (outcome->kind == OUTCOME_KEY_REFUSED || outcome->kind == OUTCOME_NO_BALANCE)
 		pause_account(flight->account, outcome);
 	if (task == NULL && outcome->kind == OUTCOME_ANSWER && !flight->direct &&
@@ -493,7 +553,7 @@ record_in_transaction(int64 epoch, int n, bool *changed, bool *delivering)
 		if (i++ == n)
 			break;
 		record(flight, epoch);
-		if (flight->call_ended)
+		if (flight->call_ended || flight->proven)
 			calls[ncalls++] = flight->call;
 	}
 	if (ncalls > 0)

@@ -13,7 +13,7 @@
 
 #include "shmem.h"
 
-#define MAX_PARTS 4
+#define MAX_PARTS 8
 
 static const ShmemPart *parts[MAX_PARTS];
 static int	nparts = 0;

@@ -10,6 +10,7 @@
 #include "fmgr.h"
 
 #include "ask.h"
+#include "doorbell.h"
 #include "feed.h"
 #include "guc.h"
 #include "launcher.h"
@@ -30,6 +31,7 @@ _PG_init(void)
 	s64_price_init();
 	s64_place_init();
 	s64_ask_init();
+	s64_doorbell_init();
 	s64_utility_init();
 	s64_launcher_init();
 	s64_feed_init();

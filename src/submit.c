@@ -461,7 +461,8 @@ add_submission(Pass *pass, Intent *plan)
 	suspect(pass, call->jobs, call->njobs);
 	flight->account = s64_account_copy(plan->payer->account);
 	flight->request = s64_request_make_submission(flight->account, first->endpoint,
-												  bodies, call->njobs);
+												  bodies, call->njobs,
+												  &call->uuid);
 	pass->nsuspects = 0;
 	flight->items = call->njobs;
 	flight->attempts = first->attempts;

@@ -12,6 +12,8 @@
 
 #include "task.h"
 
+#define ID_MAX 1024				/* bytes */
+
 static const char *const failures[] = {
 	"failed", "cancelled", "canceled", "terminated", "timed_out", "error"
 };
@@ -35,7 +37,7 @@ bool
 s64_task_is_id(const char *text)
 {
 	/* the id is to stand in a path, where dots would climb */
-	return *text != '\0' && strcmp(text, ".") != 0 && strcmp(text, "..") != 0;
+	return *text != '\0' && strlen(text) <= ID_MAX && strcmp(text, ".") != 0 && strcmp(text, "..") != 0;
 }
 
 char *
@@ -45,6 +47,41 @@ s64_task_id(Jsonb *answer)
 	char	   *id = text_of(member(&answer->root, "task_id", &v));
 
 	return id != NULL && s64_task_is_id(id) ? id : NULL;
+}
+
+/* An ISO 8601 time in UTC, to the second; 0 if it is none */
+static TimestampTz
+read_time(const char *text)
+{
+	struct pg_tm tm = {0};
+	int			end = 0;
+	TimestampTz time;
+
+	if (text == NULL ||
+		sscanf(text, "%4d-%2d-%2d%*1[T ]%2d:%2d:%2d%n", &tm.tm_year, &tm.tm_mon,
+			   &tm.tm_mday, &tm.tm_hour, &tm.tm_min, &tm.tm_sec, &end) != 6 ||
+		end == 0 || tm.tm_mon < 1 || tm.tm_mon > 12 || tm.tm_mday < 1 || tm.tm_mday > 31)
+		return 0;
+	if (text[end] == '.')
+		end += 1 + strspn(text + end + 1, "0123456789");
+	if (strcmp(text + end, "Z") != 0 && strcmp(text + end, "+00:00") != 0)
+		return 0;
+	return tm2timestamp(&tm, 0, NULL, &time) == 0 ? time : 0;
+}
+
+TaskOrigin
+s64_task_origin(Jsonb *answer)
+{
+	TaskOrigin	origin;
+	JsonbValue	v;
+
+	origin.id = text_of(member(&answer->root, "task_id", &v));
+	if (origin.id == NULL)
+		origin.id = text_of(member(&answer->root, "id", &v));
+	origin.status = text_of(member(&answer->root, "status", &v));
+	origin.type = text_of(member(&answer->root, "task_type", &v));
+	origin.started = read_time(text_of(member(&answer->root, "start_time", &v)));
+	return origin;
 }
 
 static TaskState

@@ -9,6 +9,7 @@
 #define S64_TASK_H
 
 #include "utils/jsonb.h"
+#include "utils/timestamp.h"
 
 typedef enum TaskState
 {
@@ -30,6 +31,18 @@ typedef struct TaskStatus
  * it names none.
  */
 extern char *s64_task_id(Jsonb *answer);
+
+/* What the service says of a task's identity: NULL or 0 where it does not */
+typedef struct TaskOrigin
+{
+	char	   *id;
+	char	   *status;
+	char	   *type;			/* such as find_email */
+	TimestampTz started;
+} TaskOrigin;
+
+/* Read that from an answer of GET /job-status. */
+extern TaskOrigin s64_task_origin(Jsonb *answer);
 
 /* Can this be the id of a task? */
 extern bool s64_task_is_id(const char *text);

@@ -31,6 +31,10 @@ typedef struct Task
 	TimestampTz accepted_at;
 	TimestampTz due;			/* when to poll next */
 	int			oddities;		/* polls in a row whose answer made no sense */
+	bool		unproven;		/* only said to be the call's (see uncertain.h) */
+	bool		taken;			/* out of the order, being polled */
+	bool		rung;			/* while it was taken, somebody said that it ended */
+	TimestampTz taken_at;		/* last */
 } Task;
 
 /* Add a task; strings are copied. */
@@ -47,6 +51,12 @@ extern Task *s64_tasks_take(void);
 
 /* Put a task back, to be polled at due. */
 extern void s64_tasks_put_back(Task *task, TimestampTz due);
+
+/*
+ * Poll the task of a call now, as it is said to have ended; but not more than
+ * once a second, whatever is said.
+ */
+extern void s64_tasks_hurry(int64 call, TimestampTz now);
 
 /* A task that was taken has ended. */
 extern void s64_tasks_free(Task *task);

@@ -31,6 +31,7 @@
 #include "utils/timestamp.h"
 
 #include "claim.h"
+#include "doorbell.h"
 #include "fault.h"
 #include "flight.h"
 #include "guc.h"
@@ -48,10 +49,12 @@
 #include "sql.h"
 #include "submit.h"
 #include "tasks.h"
+#include "uncertain.h"
 #include "worker.h"
 
 #define ERROR_PAUSE		INT64CONST(1000000) /* µs, after an error */
 #define STRAGGLERS_GAP	INT64CONST(5000000) /* µs, between two looks for them */
+#define RINGS_MAX		64
 #define DRAIN_TIME		INT64CONST(200000)	/* µs, for replies before the end */
 #define OBJECT_SUBID	64		/* of the lock that makes the worker the only one */
 
@@ -145,7 +148,71 @@ take_over(void)
 			(errmsg("sixtyfour: worker started with %d tasks to follow", n)));
 }
 
-/* Tasks that a person named (sixtyfour_resolve) */
+/* Tasks that a webhook says to have ended: a hint, not more */
+static void
+hear_doorbell(TimestampTz now)
+{
+	int64		calls[RINGS_MAX];
+	int			n;
+
+	do
+	{
+		n = s64_doorbell_answer(calls, RINGS_MAX);
+		for (int i = 0; i < n; i++)
+			s64_tasks_hurry(calls[i], now);
+	} while (n == RINGS_MAX);
+}
+
+/* Tasks that are said to be those of uncertain calls: ask about them. */
+static void
+fetch_candidates(TimestampTz now)
+{
+	Candidate  *candidates;
+	int			n;
+
+	s64_sql_start_transaction();
+	n = s64_uncertain_candidates(worker.epoch, &candidates);
+	for (int i = 0; i < n; i++)
+	{
+		const Candidate *c = &candidates[i];
+		Task	   *task = s64_tasks_add(c->call, c->operation, c->task_id,
+										 c->server, c->payer, c->items,
+										 c->expected_cents, c->created_at, now);
+
+		task->unproven = true;
+		task->reserved_at = c->created_at;
+		task->account = c->account;
+	}
+	CommitTransactionCommand();
+}
+
+/* What is uncertain for too long, if it is to be submitted again */
+static void
+resubmit_uncertain(TimestampTz now)
+{
+	int64		window = s64_guc_resubmit_after * INT64CONST(1000000);
+	TimestampTz oldest;
+	int64	   *calls;
+	bool		delivering;
+	int			n;
+
+	if (s64_guc_on_uncertain != ON_UNCERTAIN_RESUBMIT)
+		return;
+	s64_sql_start_transaction();
+	n = s64_uncertain_resubmit(worker.epoch, now - window, &calls, &oldest);
+	if (n > 0)
+	{
+		s64_ledger_carry(calls, n, &delivering);
+		worker.submit_at = now;
+		worker.changed = true;
+	}
+	/* or the worker would leave, and not come back for it */
+	else if (oldest != DT_NOEND)
+		worker.submit_at = Min(worker.submit_at, Max(oldest + window, now + STRAGGLERS_GAP));
+	CommitTransactionCommand();
+}
+
+/* Tasks of calls that another epoch has */
 static void
 adopt_tasks(void)
 {
@@ -189,10 +256,13 @@ look_around(TimestampTz now)
 		s64_claim_wake();
 		worker.submit_at = now;
 		worker.stragglers_at = now;
+		hear_doorbell(now);
 	}
 	if (worker.stragglers_at > now)
 		return;
 	adopt_tasks();
+	fetch_candidates(now);
+	resubmit_uncertain(now);
 	carry_stragglers();
 	worker.stragglers_at = now + STRAGGLERS_GAP;
 }

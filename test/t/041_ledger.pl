@@ -455,9 +455,12 @@ foreach my $name (sort keys %raw)
 	is(scalar @{ $mock->ledger(path => "/job-status/$id{$name}", status => 200) }, 5, 'after five polls');
 }
 wait_for_state('uncertain', map { $poll{$_} } qw(forgotten bogus));
+my %expired = (
+	forgotten => 'expired: the service no longer knows the task',
+	bogus     => 'uncertain: the service does not know task "no/such task"');
 foreach my $name (qw(forgotten bogus))
 {
-	is(call($poll{$name}, "state || ': ' || message"), 'expired: the service no longer knows the task', "$name: the call is expired");
+	is(call($poll{$name}, "state || ': ' || message"), $expired{$name}, "$name: the call says why");
 	is(error_parts("sixtyfour_wait($poll{$name})")->[0], '08007', 'a wait says that nobody knows');
 }
 is(value("count(*) FROM sixtyfour.attention WHERE id IN (" . job($poll{forgotten}, 'call') . ", $call{blank})"), 2, 'attention shows them');

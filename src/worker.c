@@ -54,6 +54,7 @@
 
 #define ERROR_PAUSE		INT64CONST(1000000) /* µs, after an error */
 #define STRAGGLERS_GAP	INT64CONST(5000000) /* µs, between two looks for them */
+#define LOOK_GAP		INT64CONST(100000)	/* µs, the same if woken in between */
 #define RINGS_MAX		64
 #define DRAIN_TIME		INT64CONST(200000)	/* µs, for replies before the end */
 #define OBJECT_SUBID	64		/* of the lock that makes the worker the only one */
@@ -65,6 +66,7 @@ static struct
 	TimestampTz submit_at;		/* look at the queue */
 	TimestampTz poll_at;		/* poll the first task */
 	TimestampTz record_at;		/* try again to record what ended */
+	TimestampTz looked_at;		/* last time, for what sessions did */
 	TimestampTz stragglers_at;	/* look for jobs that lag behind their call */
 	TimestampTz idle_since;		/* 0: there is something to do */
 	bool		paused;			/* as the roster says */
@@ -222,14 +224,14 @@ adopt_tasks(void)
 
 	s64_sql_start_transaction();
 	MemoryContextSwitchTo(context);
-	if (s64_ledger_adopt(worker.epoch, &tasks, &n))
-	{
-		add_tasks(tasks, n);
+	(void) s64_ledger_adopt(worker.epoch, &tasks, &n);
+	if (n > 0)
 		S64_FAULT("adopt");
-		worker.poll_at = GetCurrentTimestamp();
-	}
 	say_pause();
 	CommitTransactionCommand();
+	add_tasks(tasks, n);
+	if (n > 0)
+		worker.poll_at = GetCurrentTimestamp();
 	/* what was at risk is spent, as the service knows the task */
 	for (int i = 0; i < n; i++)
 		s64_meter_correct(&tasks[i].account, tasks[i].expected_cents,
@@ -255,7 +257,7 @@ look_around(TimestampTz now)
 	{
 		s64_claim_wake();
 		worker.submit_at = now;
-		worker.stragglers_at = now;
+		worker.stragglers_at = Min(worker.stragglers_at, worker.looked_at + LOOK_GAP);
 		hear_doorbell(now);
 	}
 	if (worker.stragglers_at > now)
@@ -264,6 +266,7 @@ look_around(TimestampTz now)
 	fetch_candidates(now);
 	resubmit_uncertain(now);
 	carry_stragglers();
+	worker.looked_at = now;
 	worker.stragglers_at = now + STRAGGLERS_GAP;
 }
 

@@ -27,6 +27,7 @@ typedef struct Flight
 	struct Task *task;			/* of a poll, else NULL */
 	int			items;			/* of the call */
 	int			attempts;		/* of a submission's jobs so far */
+	bool		awaited;		/* a session sits and waits for its answer */
 	bool		direct;			/* the answer to the submission is the result */
 	Account    *account;		/* in context */
 	ApiRequest *request;		/* in context */

@@ -17,8 +17,6 @@
 #include "queue.h"
 #include "sql.h"
 
-#define PRIORITY	0			/* somebody sits and waits: before all others */
-
 static SqlStatement cancel_jobs = {
 	"UPDATE sixtyfour.job SET state = 'cancelled', finished_at = clock_timestamp(),"
 	" message = 'the session that asked did not wait for it'"
@@ -45,7 +43,7 @@ queue(const Ask *ask)
 	kind.server = ask->server;
 	kind.owner = ask->role;
 	kind.payer = ask->role;
-	kind.priority = PRIORITY;
+	kind.priority = S64_ASKED_PRIORITY;
 	kind.run_at = GetCurrentTimestamp();
 	kind.cache_ttl = ask->cache_ttl;
 	spec.body = ask->body;

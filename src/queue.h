@@ -18,6 +18,9 @@
 
 #include "endpoint.h"
 
+/* Of jobs for which somebody sits and waits: before all others */
+#define S64_ASKED_PRIORITY 0
+
 /* What the jobs of one call of s64_queue_add() have in common */
 typedef struct JobKind
 {

@@ -10,9 +10,10 @@
 
 /*
  * How long to wait before the next poll of a task that was accepted "age" µs
- * ago: µs, growing from 2 to 15 s with the age.
+ * ago: µs, growing with the age from 2 s, or half a second if somebody sits and
+ * waits for it, to 15 s.
  */
-extern int64 s64_schedule_poll(const char *operation, int64 age);
+extern int64 s64_schedule_poll(const char *operation, int64 age, bool awaited);
 
 /*
  * How long to wait before submitting again after the given number of

@@ -453,7 +453,8 @@ follow_task(const Flight *flight, TimestampTz now)
 	task = s64_tasks_add(flight->call, flight->request->what, task_id,
 						 flight->account->server, flight->account->userid,
 						 flight->items, flight->reserved, now,
-						 now + s64_schedule_poll(flight->request->what, 0));
+						 now + s64_schedule_poll(flight->request->what, 0, flight->awaited));
+	task->awaited = flight->awaited;
 	task->reserved_at = flight->reserved_at;
 	task->account = flight->account->id;
 	strlcpy(task->price_kind, flight->request->kind.name, sizeof(task->price_kind));
@@ -499,7 +500,8 @@ after_record(Flight *flight)
 	else if (task != NULL)
 	{
 		task->oddities = is_odd(outcome) ? task->oddities + 1 : 0;
-		s64_tasks_put_back(task, now + Max(s64_schedule_poll(task->operation, now - task->accepted_at),
+		s64_tasks_put_back(task, now + Max(s64_schedule_poll(task->operation, now - task->accepted_at,
+															task->awaited),
 										   outcome->retry_after));
 	}
 }

@@ -21,6 +21,7 @@
 #include "flight.h"
 #include "meter.h"
 #include "payer.h"
+#include "queue.h"
 #include "sql.h"
 #include "submit.h"
 
@@ -466,6 +467,7 @@ add_submission(Pass *pass, Intent *plan)
 	pass->nsuspects = 0;
 	flight->items = call->njobs;
 	flight->attempts = first->attempts;
+	flight->awaited = first->lane->priority <= S64_ASKED_PRIORITY;
 	flight->direct = first->endpoint->async_path == NULL;
 	flight->reserved = plan->reserved;
 	flight->reserved_at = plan->reserved_at;

@@ -31,6 +31,7 @@ typedef struct Task
 	TimestampTz accepted_at;
 	TimestampTz due;			/* when to poll next */
 	int			oddities;		/* polls in a row whose answer made no sense */
+	bool		awaited;		/* a session sits and waits for it */
 	bool		unproven;		/* only said to be the call's (see uncertain.h) */
 	bool		taken;			/* out of the order, being polled */
 	bool		rung;			/* while it was taken, somebody said that it ended */

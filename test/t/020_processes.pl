@@ -416,7 +416,7 @@ subtest 'what they say' => sub {
 	ok($node->poll_query_until('postgres', "SELECT ($activity) LIKE 'idle: %'"), 'a worker that waits is idle');
 
 	# a lock that it needs, and waits for up to lock_timeout
-	$session->value('BEGIN; LOCK TABLE sixtyfour.call');
+	$session->value('BEGIN; LOCK TABLE sixtyfour.call IN EXCLUSIVE MODE');
 	$node->safe_psql('postgres', $enqueue);
 	ok($node->poll_query_until('postgres', $activity, 'active: sixtyfour: looking for work'),
 		'one that does something is active');

@@ -83,23 +83,26 @@ BEGIN
 	COMMIT;
 END $$;
 
--- So many calls are under way at a time: the oldest is finished when one is sent.
-CREATE PROCEDURE bench.drain(under_way integer) LANGUAGE plpgsql AS $$
+-- Where the worker is in the queue, and the calls that are under way
+CREATE TABLE bench.worker (place timestamptz, place_id bigint, open bigint[]);
+
+-- Ten turns of the worker: 500 jobs are sent, and the oldest calls finished, if
+-- 50 are under way.  Not more, as what autovacuum goes by is counted between statements.
+CREATE PROCEDURE bench.work() LANGUAGE plpgsql AS $$
 DECLARE
-	place timestamptz := '-infinity';
-	place_id bigint := 0;
+	at bench.worker;
 	sent bigint[];
-	open bigint[] := '{}';
 BEGIN
-	LOOP
-		CALL bench.send(place, place_id, sent);
-		open := open || sent;
-		EXIT WHEN cardinality(open) = 0;
-		IF cardinality(open) >= under_way OR sent IS NULL THEN
-			CALL bench.finish(open[1:5]);
-			open := open[6:];
+	SELECT * INTO at FROM bench.worker;
+	FOR i IN 1 .. 10 LOOP
+		CALL bench.send(at.place, at.place_id, sent);
+		at.open := at.open || sent;
+		IF cardinality(at.open) >= 50 OR sent IS NULL THEN
+			CALL bench.finish(at.open[1:5]);
+			at.open := at.open[6:];
 		END IF;
 	END LOOP;
+	UPDATE bench.worker SET place = at.place, place_id = at.place_id, open = at.open;
 END $$;
 
 -- The median time of a statement, in ms

@@ -28,7 +28,7 @@ WERROR = -Werror
 PG_CONFIG = pg_config
 PGXS := $(wildcard $(shell $(PG_CONFIG) --pgxs 2>/dev/null))
 
-.PHONY: demo test bench valgrind need-pgxs
+.PHONY: demo test bench valgrind chaos need-pgxs
 
 ifneq ($(PGXS),)
 include $(PGXS)
@@ -51,3 +51,7 @@ bench:
 
 valgrind:
 	@test/valgrind/run
+
+# the tests of faults, for longer: ten times the faults, and more of the model
+chaos:
+	@SIXTYFOUR_FAULTS=$${SIXTYFOUR_FAULTS:-10000} SIXTYFOUR_DEEP=1 test/run test/t/050_chaos.pl test/t/051_model.pl

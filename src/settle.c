@@ -187,7 +187,11 @@ record_direct_answer(Flight *flight, int64 epoch)
 
 	flight->item_cents = outcome->cents;
 	flight->cents = outcome->cents >= 0 ? outcome->cents : flight->reserved;
-	s64_ledger_done(flight->call, epoch, &answer, 1, (int) outcome->cents, NULL);
+	if (answer == NULL)
+		s64_ledger_failed(flight->call, epoch, ERRCODE_PROTOCOL_VIOLATION,
+						  "the service's answer is empty", (int) outcome->cents, "");
+	else
+		s64_ledger_done(flight->call, epoch, &answer, 1, (int) outcome->cents, NULL);
 }
 
 static void

@@ -482,6 +482,13 @@ like("$unreadable->{sqlstate}: $unreadable->{message} $unreadable->{detail}",
 like($latin->value("SELECT raw FROM sixtyfour.calls WHERE state = 'failed'"), qr/"notes":"\\xe2\\x98\\x83"/, 'its text is kept');
 $_->close foreach $ascii, $latin;
 
+# ---- an answer at once that says nothing ----
+
+$mock->rule({ match => { path => '/enrich-dataframe' }, fault => 'empty' });
+my $empty = value(q(sixtyfour_enrich_dataframe_async(E'name\nAda\n', 'phone')));
+is(error_of("sixtyfour_wait($empty, '60 s')"), "08P01: the service's answer is empty", 'an empty answer fails its job');
+is(call($empty, "concat_ws(' ', state, sqlstate, '<' || raw || '>')"), 'failed 08P01 <>', 'and its call, which tells so');
+
 # ---- in the end ----
 
 is(value("string_agg(DISTINCT state, ' ' ORDER BY state) FROM sixtyfour.jobs"), 'cancelled failed succeeded uncertain', 'every job is where it stays');

@@ -97,7 +97,7 @@ sub prune
 	return;
 }
 
-my @tables = qw(state enrichment job call call_item call_subject forgotten result);
+my @tables = qw(state enrichment job call candidate call_item call_subject forgotten result);
 
 # The tables of the ledger in which a word is to be found, in whatever column
 sub mentions

@@ -319,6 +319,7 @@ CREATE TABLE sixtyfour.job (
 WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.05);
 CREATE INDEX job_claim ON sixtyfour.job
 	(home_system, home_database, server, payer, priority, run_at, id) WHERE state = 'queued';
+CREATE INDEX job_open ON sixtyfour.job (call) WHERE state IN ('sending', 'running', 'uncertain');
 CREATE INDEX job_call ON sixtyfour.job (call) WHERE call IS NOT NULL;
 CREATE INDEX job_delivery ON sixtyfour.job (enrichment, id) WHERE delivery = 'pending';
 CREATE INDEX job_suspect ON sixtyfour.job (enrichment)

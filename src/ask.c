@@ -269,6 +269,34 @@ s64_ask_is_due(void)
 	return due;
 }
 
+/* NULL if that is not possible */
+static dsm_segment *
+open_letter(dsm_handle handle)
+{
+	MemoryContext context = CurrentMemoryContext;
+	dsm_segment *volatile segment = NULL;
+
+	PG_TRY();
+	{
+		segment = dsm_attach(handle);
+	}
+	PG_CATCH();
+	{
+		HOLD_INTERRUPTS();
+		MemoryContextSwitchTo(context);
+		EmitErrorReport();
+		FlushErrorState();
+		/* what is known of it stands in the way of the next attempt */
+		segment = dsm_find_mapping(handle);
+		if (segment != NULL)
+			dsm_detach(segment);
+		segment = NULL;
+		RESUME_INTERRUPTS();
+	}
+	PG_END_TRY();
+	return segment;
+}
+
 /*
  * Read a letter.  False if its session has taken it with it, or there is no
  * memory.  Raises nothing, as the segment belongs to nobody who would let it
@@ -277,7 +305,7 @@ s64_ask_is_due(void)
 static bool
 read_letter(dsm_handle handle, TakenAsk *taken)
 {
-	dsm_segment *segment = dsm_attach(handle);
+	dsm_segment *segment = open_letter(handle);
 	Letter	   *letter;
 	Jsonb	   *body;
 
@@ -429,6 +457,20 @@ s64_ask_tell(const int64 *jobs, int n)
 		if (is_one(&table->slots[i], ASK_QUEUED) &&
 			is_among(table->slots[i].news.job, jobs, n))
 			nudge(&table->slots[i]);
+	}
+	LWLockRelease(table_lock);
+}
+
+void
+s64_ask_take_over(void)
+{
+	if (table == NULL)
+		return;
+	LWLockAcquire(table_lock, LW_EXCLUSIVE);
+	for (int i = 0; i < table->nslots; i++)
+	{
+		if (is_one(&table->slots[i], ASK_ABANDONED) && table->slots[i].news.job == 0)
+			table->slots[i].state = ASK_FREE;
 	}
 	LWLockRelease(table_lock);
 }

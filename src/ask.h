@@ -114,4 +114,7 @@ extern int	s64_ask_abandoned(int64 **jobs);
 /* There is news of these jobs: wake who waits for them. */
 extern void s64_ask_tell(const int64 *jobs, int n);
 
+/* A new worker: what was given up while its predecessor queued it is free. */
+extern void s64_ask_take_over(void);
+
 #endif							/* S64_ASK_H */

@@ -25,6 +25,7 @@
 #define LOOK_SHARE		10		/* a look takes at most 1/10 of the time ... */
 #define LOOK_CHEAP		2000	/* µs ... unless it takes no more than this */
 #define LOOK_GAP		INT64CONST(60000000)	/* µs, a look without a wake-up */
+#define HELD_RECHECK	INT64CONST(1000000) /* µs, of what a transaction holds */
 
 /* All lanes that may have jobs */
 static struct
@@ -58,7 +59,7 @@ static SqlStatement select_jobs = {
 	"SELECT id, run_at, operation, body, fingerprint, attempts, cache_ttl"
 	" FROM sixtyfour.job WHERE" HOME
 	" AND server = $3 AND payer::oid = $4 AND priority = $5"
-	" AND (run_at, id) >= ($6, $7) AND run_at <= clock_timestamp()"
+	" AND (run_at, id) >= ($6, $7) AND run_at <= statement_timestamp()"
 	" AND " S64_HOME_GOES_ON("$1", "$2")
 	" ORDER BY run_at, id LIMIT $8",
 	8, {INT8OID, OIDOID, NAMEOID, OIDOID, INT4OID, TIMESTAMPTZOID, INT8OID, INT4OID}, NULL
@@ -97,6 +98,7 @@ read_lane(uint64 i)
 	lane->from.run_at = DatumGetTimestampTz(s64_sql_value(i, 4, &isnull));
 	lane->from.id = s64_sql_int8(i, 5);
 	lane->swept = lane->from;
+	lane->held_at = 0;
 	return lane;
 }
 
@@ -149,6 +151,13 @@ s64_claim_lanes(ClaimLane ***lanes, TimestampTz *again)
 	{
 		ClaimLane  *lane = lfirst(lc);
 
+		if (lane->held_at != 0 && lane->held_at <= now)
+		{
+			lane->from = lane->held;
+			lane->held_at = 0;
+		}
+		if (lane->held_at != 0)
+			*again = Min(*again, lane->held_at);
 		if (lane->from.run_at <= now)
 			(*lanes)[n++] = lane;
 		else
@@ -182,6 +191,7 @@ read_job(ClaimJob *job, ClaimLane *lane, uint64 row)
 	job->attempts = DatumGetInt32(s64_sql_value(row, 6, &isnull));
 	job->cache_ttl = DatumGetInt32(s64_sql_value(row, 7, &isnull));
 	job->disposed = false;
+	job->held = false;
 }
 
 int
@@ -258,7 +268,11 @@ static SqlStatement join_calls = {
 	" message = c.message, detail = c.detail, hint = c.hint,"
 	" state = CASE c.state WHEN 'sending' THEN 'sending' WHEN 'accepted' THEN 'running'"
 	"         ELSE 'uncertain' END"
-	" FROM unnest($1, $2, $3) AS u (id, call, item) JOIN sixtyfour.call c ON c.id = u.call"
+	" FROM unnest($1, $2, $3) AS u (id, call, item)"
+	/* not one that a person is deciding about, nor that has just ended */
+	" JOIN (SELECT * FROM sixtyfour.call WHERE id = ANY ($2)"
+	"  AND state IN ('sending', 'accepted', 'uncertain', 'expired')"
+	"  FOR SHARE SKIP LOCKED) c ON c.id = u.call"
 	" WHERE job.id = u.id AND job.id IN (SELECT id FROM sixtyfour.job"
 	"  WHERE id = ANY ($1) AND state = 'queued' FOR NO KEY UPDATE SKIP LOCKED)"
 	" RETURNING job.id",
@@ -373,6 +387,17 @@ id_array(ClaimJob **jobs, int n)
 	return s64_sql_int8_array(ids, n);
 }
 
+/* Those that could not be had, though they need no call, are not to get one. */
+static void
+mark_held(ClaimJob **jobs, int n, int64 id)
+{
+	for (int i = 0; i < n; i++)
+	{
+		if (jobs[i]->id == id && !jobs[i]->disposed)
+			jobs[i]->held = true;
+	}
+}
+
 /* What select_reusable found, as arrays for the statements that use it */
 static int
 use_found(uint64 rows, ClaimJob **jobs, int n)
@@ -417,6 +442,10 @@ use_found(uint64 rows, ClaimJob **jobs, int n)
 		values[1] = subject_array(jobs, n);
 		s64_sql_run(&remember_items, values, NULL);
 	}
+	for (int i = 0; i < nanswered; i++)
+		mark_held(jobs, n, answered[i]);
+	for (int i = 0; i < njoining; i++)
+		mark_held(jobs, n, joining[i]);
 	return disposed;
 }
 
@@ -497,38 +526,29 @@ count_jobs(const ClaimCall *calls, int n)
 	return jobs;
 }
 
-/* Lock the jobs of all calls, leaving out those that cannot be had now. */
-static void
-lock(ClaimCall *calls, int n)
+int
+s64_claim_lock(ClaimJob **jobs, int n)
 {
-	int64	   *ids = palloc((count_jobs(calls, n) + 1) * sizeof(int64));
+	Datum		value = id_array(jobs, n);
 	int64	   *had;
-	int			nids = 0;
 	uint64		rows;
-	Datum		values[1];
+	int			kept = 0;
 
-	for (int i = 0; i < n; i++)
-	{
-		for (int j = 0; j < calls[i].njobs; j++)
-			ids[nids++] = calls[i].jobs[j]->id;
-	}
-	values[0] = s64_sql_int8_array(ids, nids);
-	rows = s64_sql_run(&lock_jobs, values, NULL);
+	s64_sql_begin();
+	rows = s64_sql_run(&lock_jobs, &value, NULL);
 	had = read_ids(rows);
 	for (int i = 0; i < n; i++)
 	{
-		int			kept = 0;
-
-		for (int j = 0; j < calls[i].njobs; j++)
-		{
-			if (has_id(had, rows, calls[i].jobs[j]->id))
-				calls[i].jobs[kept++] = calls[i].jobs[j];
-		}
-		calls[i].njobs = kept;
+		if (has_id(had, rows, jobs[i]->id))
+			jobs[kept++] = jobs[i];
+		else
+			jobs[i]->held = true;
 	}
+	s64_sql_end();
+	return kept;
 }
 
-/* Insert the calls that have jobs left, and note their ids. */
+/* Insert the calls, and note their ids. */
 static void
 make_calls(ClaimCall *calls, int n, int64 epoch)
 {
@@ -546,8 +566,6 @@ make_calls(ClaimCall *calls, int n, int64 epoch)
 	{
 		const ClaimLane *lane = calls[i].jobs[0]->lane;
 
-		if (calls[i].njobs == 0)
-			continue;
 		operations[made] = CStringGetTextDatum(calls[i].jobs[0]->endpoint->name);
 		servers[made] = NameGetDatum(&lane->server);
 		payers[made] = ObjectIdGetDatum(lane->payer);
@@ -572,16 +590,12 @@ make_calls(ClaimCall *calls, int n, int64 epoch)
 		ereport(FATAL,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("another worker has taken over this database")));
-	made = 0;
 	for (int i = 0; i < n; i++)
 	{
 		bool		isnull;
 
-		calls[i].call = 0;
-		if (calls[i].njobs == 0)
-			continue;
-		calls[i].call = s64_sql_int8(made, 1);
-		calls[i].uuid = *DatumGetUUIDP(s64_sql_value(made++, 2, &isnull));
+		calls[i].call = s64_sql_int8(i, 1);
+		calls[i].uuid = *DatumGetUUIDP(s64_sql_value(i, 2, &isnull));
 	}
 }
 
@@ -621,10 +635,8 @@ s64_claim_open(ClaimCall *calls, int n, int64 epoch)
 	if (n == 0)
 		return;
 	s64_sql_begin();
-	lock(calls, n);
 	make_calls(calls, n, epoch);
-	if (count_jobs(calls, n) > 0)
-		fill_calls(calls, n);
+	fill_calls(calls, n);
 	s64_sql_end();
 }
 
@@ -711,9 +723,18 @@ s64_claim_advance(ClaimLane *lane, const ClaimJob *jobs, int n, bool all)
 	{
 		if (jobs[i].disposed)
 			continue;
-		lane->from.run_at = jobs[i].run_at;
-		lane->from.id = jobs[i].id;
-		return;
+		if (!jobs[i].held)
+		{
+			lane->from.run_at = jobs[i].run_at;
+			lane->from.id = jobs[i].id;
+			return;
+		}
+		/* others are not to wait behind it: go on, and come back */
+		if (lane->held_at != 0)
+			continue;
+		lane->held.run_at = jobs[i].run_at;
+		lane->held.id = jobs[i].id;
+		lane->held_at = GetCurrentTimestamp() + HELD_RECHECK;
 	}
 	if (n > 0)
 		lane->from = behind(&jobs[n - 1]);

@@ -43,6 +43,8 @@ typedef struct ClaimLane
 	ClaimPlace	from;			/* no job before it is queued, as far as known */
 	ClaimPlace	swept;			/* none before it can be had without a call;
 								 * DT_NOEND: none at all */
+	ClaimPlace	held;			/* the first that a transaction held ... */
+	TimestampTz held_at;		/* ... to be read again then; 0: none */
 } ClaimLane;
 
 /* A job that can be claimed */
@@ -57,16 +59,17 @@ typedef struct ClaimJob
 	int			attempts;
 	int			cache_ttl;		/* age of a stored result that will do, s */
 	bool		disposed;		/* it is not queued any more: set by all below */
+	bool		held;			/* a user's transaction holds it: likewise */
 } ClaimJob;
 
 /* A call to be opened for jobs that are alike (one payer, account, operation) */
 typedef struct ClaimCall
 {
-	ClaimJob  **jobs;			/* those that cannot be had are left out ... */
-	int			njobs;			/* ... and this lowered, perhaps to 0 */
+	ClaimJob  **jobs;			/* that s64_claim_lock() had */
+	int			njobs;			/* at least one */
 	AccountId	account;
 	int			cents_each;		/* expected */
-	int64		call;			/* its id; 0 if no job is left */
+	int64		call;			/* its id, once open */
 	pg_uuid_t	uuid;			/* likewise */
 } ClaimCall;
 
@@ -95,6 +98,12 @@ extern int	s64_claim_read(ClaimLane *lane, bool sweep, int max, Size *bytes,
  * alone.  Returns how many were disposed of.
  */
 extern int	s64_claim_reuse(ClaimJob **jobs, const AccountId *accounts, int n);
+
+/*
+ * Lock jobs for calls; returns how many could be had, which then are the first
+ * of the array.
+ */
+extern int	s64_claim_lock(ClaimJob **jobs, int n);
 
 /*
  * queued -> sending: make calls, which ask different questions.  Raises an

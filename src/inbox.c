@@ -147,7 +147,10 @@ s64_inbox_empty(void)
 	asks = palloc(S64_ASK_TAKE_MAX * sizeof(TakenAsk));
 	n = s64_ask_take(S64_ASK_TAKE_MAX, asks);
 	if (n > 0)
+	{
 		queue_all(asks, n);
+		cancel_abandoned();
+	}
 	return true;
 }
 

@@ -30,7 +30,6 @@
 
 #define LOOK_GAP		1000	/* ms between two looks without news */
 #define PATIENCE		INT64CONST(5000000)	/* µs, for a worker that must start */
-#define LONG_PATIENCE	INT64CONST(60000000)	/* µs, for one that is there */
 
 /* An inquiry in progress */
 typedef struct Inquiry
@@ -153,13 +152,14 @@ is_somebody_there(void)
 	return !s64_roster_find(PROCESS_WORKER, &row) || strcmp(row.state, "not allowed") != 0;
 }
 
-static TimestampTz
-patience(TimestampTz since)
+/* Is the worker there, and in no trouble?  Then it will take the question. */
+static bool
+is_worker_at_work(void)
 {
 	RosterRow	row;
 
-	return since + (s64_roster_find(PROCESS_WORKER, &row) && row.pid != 0 &&
-					row.message[0] == '\0' ? LONG_PATIENCE : PATIENCE);
+	return s64_roster_find(PROCESS_WORKER, &row) && row.pid != 0 &&
+		row.message[0] == '\0' && !row.hidden;
 }
 
 static void
@@ -191,7 +191,14 @@ get_queued(Inquiry *inquiry)
 			ereport(ERROR,
 					(errcode(news.sqlstate),
 					 errmsg_internal("%s", news.message)));
-		if (GetCurrentTimestamp() > patience(since) && s64_ask_withdraw())
+		if (GetCurrentTimestamp() >= inquiry->deadline)
+			ereport(ERROR,
+					(errcode(ERRCODE_CONNECTION_FAILURE),
+					 errmsg("%s: the worker did not take the question in time",
+							inquiry->endpoint->name),
+					 errhint("See sixtyfour.workers.")));
+		if (GetCurrentTimestamp() > since + PATIENCE && !is_worker_at_work() &&
+			s64_ask_withdraw())
 			return 0;
 		sleep_for_news();
 	}
@@ -261,7 +268,6 @@ read_job(int64 job)
 static void
 check_queued(const Inquiry *inquiry, const JobNews *news)
 {
-	check_account(inquiry);
 	if (news->failure.sqlstate == 0)
 		return;
 	if (news->failure.sqlstate == ERRCODE_CONFIGURATION_LIMIT_EXCEEDED &&
@@ -287,6 +293,8 @@ report_timeout(const Inquiry *inquiry, const JobNews *news)
 static Jsonb *
 get_answer(Inquiry *inquiry)
 {
+	const char *last = "";
+
 	for (;;)
 	{
 		JobNews		news = read_job(inquiry->job);
@@ -294,6 +302,10 @@ get_answer(Inquiry *inquiry)
 		inquiry->ended = strcmp(news.state, "sending") != 0 &&
 			strcmp(news.state, "running") != 0 &&
 			(strcmp(news.state, "queued") != 0 || news.failure.sqlstate != 0);
+		if (strcmp(news.state, "succeeded") == 0 && news.answer == NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_NO_DATA),
+					 errmsg("the answer to job " INT64_FORMAT " was to be forgotten", inquiry->job)));
 		if (strcmp(news.state, "succeeded") == 0)
 			return news.answer;
 		if (strcmp(news.state, "failed") == 0)
@@ -307,6 +319,10 @@ get_answer(Inquiry *inquiry)
 					 errmsg("job " INT64_FORMAT " was cancelled", inquiry->job)));
 		if (strcmp(news.state, "queued") == 0)
 			check_queued(inquiry, &news);
+		/* not at once: what is set aside may be for this very job */
+		if (strcmp(news.state, "queued") == 0 && strcmp(last, "queued") == 0)
+			check_account(inquiry);
+		last = news.state;
 		if (GetCurrentTimestamp() >= inquiry->deadline)
 			report_timeout(inquiry, &news);
 		sleep_for_news();

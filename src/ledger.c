@@ -23,6 +23,7 @@
 #include "retention.h"
 #include "sql.h"
 
+#define STRAGGLERS_GAP INT64CONST(60000000)	/* µs, between two looks for unknown ones */
 #define OPEN_CALL "('sending', 'accepted', 'uncertain', 'expired')"
 #define OPEN_JOB "('sending', 'running', 'uncertain')"
 
@@ -477,6 +478,12 @@ run_carry(SqlStatement *statement, Datum *values, bool *delivering)
 	return moved;
 }
 
+bool
+s64_ledger_has_stragglers(void)
+{
+	return stragglers;
+}
+
 void
 s64_ledger_carry(const int64 *calls, int ncalls, bool *delivering)
 {
@@ -501,10 +508,14 @@ s64_ledger_carry_stragglers(bool *delivering)
 {
 	Datum		home[2] = {home_system(), home_database()};
 
+	static TimestampTz looked_at = 0;
+	TimestampTz now = GetCurrentTimestamp();
+
 	*delivering = false;
-	if (!stragglers)
+	if (!stragglers && now < looked_at + STRAGGLERS_GAP)
 		return 0;
 	stragglers = false;
+	looked_at = now;
 	return run_carry(&carry_stragglers, home, delivering);
 }
 
@@ -541,10 +552,10 @@ s64_ledger_resume(void)
 	run_carry(&carry_all_waiting, home, &delivering);
 }
 
-static SqlStatement select_uncertain = {
-	"SELECT c.id FROM sixtyfour.call_item i JOIN sixtyfour.call c ON c.id = i.call"
-	" WHERE i.account = $1 AND i.fingerprint = $2 AND i.open"
-	" AND c.state IN ('uncertain', 'expired')",
+static SqlStatement select_open = {
+	"SELECT c.id, c.state IN ('uncertain', 'expired')"
+	" FROM sixtyfour.call_item i JOIN sixtyfour.call c ON c.id = i.call"
+	" WHERE i.account = $1 AND i.fingerprint = $2 AND i.open",
 	2, {UUIDOID, UUIDOID}, NULL
 };
 
@@ -568,7 +579,8 @@ is_unused(void)
 }
 
 int64
-s64_ledger_uncertain_call(const AccountId *account, const pg_uuid_t *fingerprint)
+s64_ledger_open_call(const AccountId *account, const pg_uuid_t *fingerprint,
+					 bool *uncertain)
 {
 	Datum		values[2] = {UUIDPGetDatum(account), UUIDPGetDatum(fingerprint)};
 	int64		call = 0;
@@ -576,8 +588,13 @@ s64_ledger_uncertain_call(const AccountId *account, const pg_uuid_t *fingerprint
 	if (is_unused())
 		return 0;
 	s64_sql_begin();
-	if (s64_sql_run(&select_uncertain, values, NULL) > 0)
+	if (s64_sql_run_latest(&select_open, values, NULL) > 0)
+	{
+		bool		isnull;
+
 		call = s64_sql_int8(0, 1);
+		*uncertain = DatumGetBool(s64_sql_value(0, 2, &isnull));
+	}
 	s64_sql_end();
 	return call;
 }

@@ -110,11 +110,11 @@ extern bool s64_ledger_expired(int64 call, int64 epoch, const char *message);
 extern void s64_ledger_subjects(int64 call, Jsonb **subjects, int n);
 
 /*
- * The call that may have been billed for this question, but whose answer is
- * unknown; 0 if there is none.
+ * The call that has been made for this question and has no answer yet; 0 if
+ * there is none.  *uncertain: nobody knows whether it will have one.
  */
-extern int64 s64_ledger_uncertain_call(const AccountId *account,
-									   const pg_uuid_t *fingerprint);
+extern int64 s64_ledger_open_call(const AccountId *account,
+								  const pg_uuid_t *fingerprint, bool *uncertain);
 
 /*
  * The accepted call of this home that has the task, and that uuid unless it is
@@ -140,8 +140,11 @@ extern void s64_ledger_carry_waiting(int64 call);
 
 /*
  * The same for all jobs of this home that were locked when their call was carried; returns
- * their number.  Costs nothing while there are none.
+ * their number.  Costs nothing while none is known of, but once a minute.
  */
 extern uint64 s64_ledger_carry_stragglers(bool *delivering);
+
+/* Is one known of? */
+extern bool s64_ledger_has_stragglers(void);
 
 #endif							/* S64_LEDGER_H */

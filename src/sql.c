@@ -15,6 +15,7 @@
 #include "catalog/pg_type.h"
 #include "commands/extension.h"
 #include "miscadmin.h"
+#include "storage/procarray.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -150,6 +151,11 @@ s64_sql_run(SqlStatement *statement, Datum *values, const char *nulls)
 uint64
 s64_sql_run_latest(SqlStatement *statement, Datum *values, const char *nulls)
 {
+	static SnapshotData latest = {SNAPSHOT_MVCC};
+
+	/* GetLatestSnapshot() refuses that, as parallel plans have no need for it */
+	if (IsInParallelMode())
+		return run(statement, values, nulls, GetSnapshotData(&latest));
 	CommandCounterIncrement();
 	return run(statement, values, nulls, GetLatestSnapshot());
 }

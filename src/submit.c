@@ -13,6 +13,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "common/hashfn.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"
 
@@ -34,7 +35,7 @@
 #define LINGER			INT64CONST(250000)	/* µs that a bulk waits to fill */
 #define SUBMIT_TIMEOUT	120000	/* ms: acceptance of a task is quick */
 #define FULL_RECHECK	INT64CONST(20000)	/* µs, when there was no room */
-#define HELD_RECHECK	INT64CONST(1000000) /* µs, of what a transaction holds */
+#define UNKNOWN_RECHECK	INT64CONST(1000000) /* µs, of what was left for another reason */
 
 /* What was read of a lane */
 typedef struct Reading
@@ -52,9 +53,12 @@ typedef struct Batch
 {
 	Payer	   *payer;
 	const Endpoint *endpoint;
-	char	   *manner;
+	Jsonb	   *manner;			/* NULL: it travels alone */
+	uint64		hash;			/* of the manner */
 	ClaimJob  **jobs;
 	int			njobs;
+	int			had;			/* see lock_jobs() */
+	int			next;
 	bool		awaited;		/* other jobs wait to join its calls */
 } Batch;
 
@@ -242,30 +246,39 @@ reuse_answers(Pass *pass)
 
 /* ---- groups ---- */
 
+/* Equal bytes are equal manners; should others be equal too, they part. */
+static bool
+is_same(const Jsonb *a, const Jsonb *b)
+{
+	return a == NULL || b == NULL ? a == b
+		: VARSIZE(a) == VARSIZE(b) && memcmp(a, b, VARSIZE(a)) == 0;
+}
+
 static Batch *
 get_group(Pass *pass, Payer *payer, const ClaimJob *job)
 {
-	char	   *manner = "";
+	Jsonb	   *manner = NULL;
+	uint64		hash = 0;
 	Batch	   *group;
 	ListCell   *lc;
 
 	if (job->endpoint->bulk_path != NULL)
 	{
-		Jsonb	   *rest = s64_request_manner(job->endpoint, job->body);
-
-		manner = JsonbToCString(NULL, &rest->root, VARSIZE(rest));
+		manner = s64_request_manner(job->endpoint, job->body);
+		hash = hash_bytes_extended((const unsigned char *) manner, VARSIZE(manner), 0);
 	}
 	foreach(lc, pass->groups)
 	{
 		group = lfirst(lc);
 		if (group->payer == payer && group->endpoint == job->endpoint &&
-			strcmp(group->manner, manner) == 0)
+			group->hash == hash && is_same(group->manner, manner))
 			return group;
 	}
 	group = palloc0(sizeof(Batch));
 	group->payer = payer;
 	group->endpoint = job->endpoint;
 	group->manner = manner;
+	group->hash = hash;
 	group->jobs = palloc(PASS_MAX * sizeof(ClaimJob *));
 	pass->groups = lappend(pass->groups, group);
 	return group;
@@ -319,7 +332,7 @@ make_groups(Pass *pass)
 			ClaimJob   *job = &reading->jobs[i];
 			Batch	   *group;
 
-			if (job->disposed || is_asked(pass, reading->payer, job))
+			if (job->disposed || job->held || is_asked(pass, reading->payer, job))
 				continue;
 			suspect(pass, &job, 1);
 			group = get_group(pass, reading->payer, job);
@@ -384,11 +397,11 @@ affordable(Pass *pass, const Payer *payer, ClaimJob **jobs, int n)
 	return price == 0 ? n : (int) Max(Min(n, left / price), 1);
 }
 
-/* Does a bulk that is not full wait for more? */
+/* Does a bulk of n jobs that is not full wait for more? */
 static bool
-lingers(Pass *pass, const Batch *group, int n)
+lingers(Pass *pass, const ClaimJob *first, int n)
 {
-	TimestampTz until = group->jobs[0]->run_at + LINGER;
+	TimestampTz until = first->run_at + LINGER;
 
 	if (n >= BULK_MAX || until <= GetCurrentTimestamp())
 		return false;
@@ -396,34 +409,78 @@ lingers(Pass *pass, const Batch *group, int n)
 	return true;
 }
 
-/* Cut a group into calls. */
+/* How many calls may the account make now?  If none, it is blocked. */
+static int
+available(Pass *pass, Payer *payer, int room)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	int64		wait;
+	int			n = s64_meter_available(payer->account, room, now, &wait);
+
+	if (n == 0)
+	{
+		s64_payer_block(payer, now + wait, false);
+		come_again(pass, payer->blocked_until);
+	}
+	return n;
+}
+
+/*
+ * Lock jobs of a group until so many are had, or none is left.  Those are the
+ * first had ones of its array; next is the first that was not tried.
+ */
+static void
+lock_jobs(Batch *group, int wanted)
+{
+	while (group->had < wanted && group->next < group->njobs)
+	{
+		int			n = Min(wanted - group->had, group->njobs - group->next);
+		int			kept = s64_claim_lock(&group->jobs[group->next], n);
+
+		memmove(&group->jobs[group->had], &group->jobs[group->next],
+				kept * sizeof(ClaimJob *));
+		group->had += kept;
+		group->next += n;
+	}
+}
+
+/* Cut a group into calls, of jobs that no transaction holds. */
 static void
 plan_calls(Pass *pass, Batch *group, int room)
 {
 	int			done = 0;
 
-	while (done < group->njobs && group->payer->blocked_until == 0)
+	while (group->payer->blocked_until == 0)
 	{
+		int			left = group->had - done + group->njobs - group->next;
+		int			calls = Min(room - pass->nplans, left);
 		int			n = 1;
 
-		if (pass->nplans >= room)
+		if (left == 0)
+			return;
+		if (calls == 0)
 		{
 			come_again(pass, GetCurrentTimestamp());
 			return;
 		}
-		if (group->endpoint->bulk_path != NULL && group->njobs - done >= BULK_MIN &&
-			!one_by_one)
+		calls = available(pass, group->payer, calls);
+		if (calls == 0)
+			return;
+		if (group->endpoint->bulk_path != NULL && left >= BULK_MIN && !one_by_one)
 		{
-			n = Min(group->njobs - done, BULK_MAX);
-			if (lingers(pass, group, n))
+			n = Min(left, BULK_MAX);
+			if (lingers(pass, group->jobs[done < group->had ? done : group->next], n))
 				return;
-			n = affordable(pass, group->payer, &group->jobs[done], n);
 		}
+		lock_jobs(group, done + Max(n, calls));
+		n = Min(n, group->had - done);
+		if (n == 0)
+			return;
+		if (n > 1)
+			n = affordable(pass, group->payer, &group->jobs[done], n);
 		if (!plan_call(pass, group->payer, &group->jobs[done], n))
 			return;
 		done += n;
-		if (group->awaited)
-			come_again(pass, GetCurrentTimestamp());
 	}
 }
 
@@ -489,9 +546,7 @@ open_calls(Pass *pass)
 		Intent	   *plan = &pass->plans[i];
 
 		plan->call = calls[i];
-		give_back(plan, plan->reserved - plan->call.njobs * plan->call.cents_each);
-		if (plan->call.call != 0)
-			add_submission(pass, plan);
+		add_submission(pass, plan);
 	}
 }
 
@@ -507,20 +562,22 @@ advance(Pass *pass)
 	foreach(lc, pass->readings)
 	{
 		Reading    *reading = lfirst(lc);
-		int			disposed = 0;
+		int			past = 0;
 
 		for (int i = 0; i < reading->n; i++)
-			disposed += reading->jobs[i].disposed;
+			past += reading->jobs[i].disposed || reading->jobs[i].held;
 		if (reading->sweep)
 			s64_claim_swept(reading->lane, reading->jobs, reading->n, reading->all);
 		else
 			s64_claim_advance(reading->lane, reading->jobs, reading->n, reading->all);
-		if (!reading->all && (disposed > 0 || reading->sweep))
+		if (!reading->all && (past > 0 || reading->sweep))
 			come_again(pass, now);
-		else if (disposed < reading->n && !reading->sweep)
-			come_again(pass, now + HELD_RECHECK);
-		if (reading->all && !reading->sweep)
+		else if (past < reading->n && !reading->sweep)
+			come_again(pass, now + UNKNOWN_RECHECK);
+		else if (!reading->sweep)
 			come_again(pass, reading->lane->from.run_at);
+		if (reading->lane->held_at != 0)
+			come_again(pass, reading->lane->held_at);
 	}
 }
 
@@ -547,6 +604,12 @@ gather(Pass *pass)
 	foreach(lc, pass->groups)
 		plan_calls(pass, lfirst(lc), room);
 	open_calls(pass);
+	foreach(lc, pass->groups)
+	{
+		/* what is asked now can be joined */
+		if (((Batch *) lfirst(lc))->awaited && pass->flights != NIL)
+			come_again(pass, GetCurrentTimestamp());
+	}
 	advance(pass);
 }
 

@@ -30,6 +30,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "ask.h"
 #include "claim.h"
 #include "doorbell.h"
 #include "fault.h"
@@ -135,6 +136,7 @@ take_over(void)
 
 	s64_sql_start_transaction();
 	lock_database();
+	s64_ask_take_over();
 	worker.epoch = s64_ledger_take_over();
 	n = s64_ledger_tasks(worker.epoch, &tasks);
 	add_tasks(tasks, n);
@@ -169,11 +171,14 @@ hear_doorbell(TimestampTz now)
 static void
 fetch_candidates(TimestampTz now)
 {
+	MemoryContext context = CurrentMemoryContext;
 	Candidate  *candidates;
 	int			n;
 
 	s64_sql_start_transaction();
+	MemoryContextSwitchTo(context);
 	n = s64_uncertain_candidates(worker.epoch, &candidates);
+	CommitTransactionCommand();
 	for (int i = 0; i < n; i++)
 	{
 		const Candidate *c = &candidates[i];
@@ -185,7 +190,6 @@ fetch_candidates(TimestampTz now)
 		task->reserved_at = c->created_at;
 		task->account = c->account;
 	}
-	CommitTransactionCommand();
 }
 
 /* What is uncertain for too long, if it is to be submitted again */
@@ -428,7 +432,7 @@ idles(void)
 {
 	TimestampTz now = GetCurrentTimestamp();
 
-	if (under_way() > 0 || worker.submit_at <= now ||
+	if (under_way() > 0 || s64_ledger_has_stragglers() || worker.submit_at <= now ||
 		worker.record_at != DT_NOEND)
 		worker.idle_since = 0;
 	else if (worker.idle_since == 0)

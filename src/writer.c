@@ -13,6 +13,7 @@
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/latch.h"
+#include "storage/lock.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -48,6 +49,8 @@ end_transaction(void)
 {
 	PopActiveSnapshot();
 	CommitTransactionCommand();
+	/* users' triggers may have taken some, and we have none ourselves */
+	LockReleaseSession(USER_LOCKMETHOD);
 	pgstat_report_stat(true);
 	pgstat_report_activity(STATE_IDLE, NULL);
 }

@@ -261,6 +261,39 @@ isnt(value('title FROM lead'), undef, 'and then it is written');
 is(submissions('Locked'), 1, 'asked for once');
 $mock->clear_rules;
 
+# ---- answers that are to be forgotten, questions that are asked already ----
+
+like(value(call('Forgotten')), qr/"structured_data"/, 'an answer');
+$session->value('BEGIN');
+is($session->value(q(SELECT sixtyfour_forget('{"name":"Forgotten"}'))), 2, 'is forgotten, with its job');
+is(error_of('SELECT ' . call('Forgotten'))->{sqlstate}, '02000', 'who is about to forget an answer does not get it');
+$session->value('ROLLBACK');
+like(value(call('Forgotten')), qr/"structured_data"/, 'others do');
+
+hold('Asked already');
+my $async = value('sixtyfour_enrich_lead_async(' . question('Asked already') . ')');
+running('Asked already');
+my $asked = job('Asked already', 'call');
+$session->value("SET sixtyfour.route = 'direct'");
+is_deeply([ @{ error_of('SELECT ' . call('Asked already')) }{qw(sqlstate message)} ],
+	[ '55006', "call $asked asks the same already" ], 'the session does not ask what the worker has asked');
+$session->value('RESET sixtyfour.route');
+finish();
+value("sixtyfour_wait($async)");
+is(submissions('Asked already'), 1, 'and nobody pays twice');
+$mock->clear_rules;
+
+# in a parallel plan the leader asks
+$session->value(q(CREATE TABLE big AS SELECT i, 'Parallel ' || i % 2 AS name FROM generate_series(1, 10000) i));
+$session->value('ANALYZE big');
+$session->value("SET $_") foreach 'parallel_setup_cost = 0', 'parallel_tuple_cost = 0',
+  'min_parallel_table_scan_size = 0', 'max_parallel_workers_per_gather = 2';
+my $parallel = q(SELECT count(sixtyfour_enrich_lead(jsonb_build_object('name', name), '{"title":"their title"}'))
+	FROM (SELECT DISTINCT name FROM big OFFSET 0) s);
+like(join("\n", map { $_->[0] } @{ $session->query("EXPLAIN $parallel")->{rows} }), qr/Gather/, 'a parallel plan');
+is($session->value($parallel), 2, 'under Gather too');
+is(value('count(sixtyfour_result(id)) > 0 FROM sixtyfour.jobs, (SELECT count(*) FROM big) b'), 't', 'results can be read there');
+
 # ---- a crowd ----
 
 $mock->settings({ task_seconds => 2 });

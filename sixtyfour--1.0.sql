@@ -368,6 +368,8 @@ CREATE TABLE sixtyfour.candidate (
 	task_id text NOT NULL,
 	epoch bigint NOT NULL DEFAULT 0		-- of the worker that asks about it
 );
+-- A publication FOR ALL TABLES refuses changes of a table without a key.
+ALTER TABLE sixtyfour.candidate REPLICA IDENTITY FULL;
 
 -- Same question, one call: only the worker writes here, so that nobody's
 -- transaction waits for another's because of this index.

@@ -233,6 +233,10 @@ subtest 'CREATE DATABASE TEMPLATE' => sub {
 };
 
 subtest 'logical subscriber' => sub {
+	is(sql($origin, q{SELECT string_agg(oid::regclass::text, ',') FROM pg_class c
+			WHERE relnamespace = 'sixtyfour'::regnamespace AND relkind = 'r' AND relreplident <> 'f'
+			AND NOT EXISTS (SELECT FROM pg_index WHERE indrelid = c.oid AND indisprimary)}),
+		'', 'all tables can be published');
 	load_cargo($origin, 'L');
 	sql($origin, 'CREATE PUBLICATION everything FOR ALL TABLES');
 	sql($other, "CREATE SUBSCRIPTION everything CONNECTION \$\$" . $origin->connstr('postgres') . "\$\$ PUBLICATION everything");

@@ -362,8 +362,10 @@ CREATE INDEX call_rejected ON sixtyfour.call (id) WHERE state = 'rejected';
 CREATE INDEX call_task ON sixtyfour.call USING hash (task_id) WHERE task_id IS NOT NULL;
 
 -- Tasks that a person or a webhook says to be those of calls.  Sessions add to
--- it and only the worker changes it, so that nobody holds a call's row.
+-- it and only the worker changes it, so that nobody holds a call's row; nor does
+-- anybody wait for who names the same one, as the key is a mere number.
 CREATE TABLE sixtyfour.candidate (
+	id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
 	call bigint NOT NULL,
 	task_id text NOT NULL,
 	epoch bigint NOT NULL DEFAULT 0		-- of the worker that asks about it
@@ -438,6 +440,8 @@ COMMENT ON SEQUENCE sixtyfour.job_id_seq IS
 'numbers the rows of sixtyfour.job';
 COMMENT ON SEQUENCE sixtyfour.call_id_seq IS
 'numbers the rows of sixtyfour.call';
+COMMENT ON SEQUENCE sixtyfour.candidate_id_seq IS
+'numbers the rows of sixtyfour.candidate';
 COMMENT ON SEQUENCE sixtyfour.result_id_seq IS
 'numbers the rows of sixtyfour.result';
 
@@ -449,6 +453,7 @@ SELECT pg_catalog.pg_extension_config_dump('sixtyfour.call', '');
 SELECT pg_catalog.pg_extension_config_dump('sixtyfour.call_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('sixtyfour.call_item', '');
 SELECT pg_catalog.pg_extension_config_dump('sixtyfour.candidate', '');
+SELECT pg_catalog.pg_extension_config_dump('sixtyfour.candidate_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('sixtyfour.call_subject', '');
 SELECT pg_catalog.pg_extension_config_dump('sixtyfour.forgotten', '');
 SELECT pg_catalog.pg_extension_config_dump('sixtyfour.result', '');

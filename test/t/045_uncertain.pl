@@ -14,7 +14,7 @@ my ($true, $false) = (JSON::PP::true, JSON::PP::false);
 my @keys = qw(api_good api_other);
 my $mock = SixtyfourTest::Mock->start('--keys' => join ',', @keys);
 my $node = SixtyfourTest::cluster('uncertain', $mock,
-	server => "requests_per_minute '0', timeout '2'");
+	server => "requests_per_minute '0', timeout '60'");
 my $session = SixtyfourTest::Session->new($node);
 
 $mock->settings({ quirks => 'none', found => 'all' });
@@ -512,7 +512,6 @@ subtest 'Idempotency-Key' => sub {
 	is_deeply($mock->summary->{duplicates}, {}, 'and done once');
 	like(value($run), qr/"job_id"/, 'another request');
 	isnt($mock->ledger(path => '/workflows/run')->[2]{headers}{'idempotency-key'}, $seen[0], 'has another key');
-	$session->value(q(ALTER SERVER sixtyfour OPTIONS (SET timeout '60')));
 	$mock->rule({ match => { path => '/workflows/run' }, status => 500, accept => $true });
 	is((error_of($run) =~ /^(\w+)/)[0], '38000', 'a service that fails on and on');
 	is(scalar @{ $mock->ledger(path => '/workflows/run') }, 6, 'is asked three times');

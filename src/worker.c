@@ -185,6 +185,8 @@ fetch_candidates(TimestampTz now)
 		task->reserved_at = c->created_at;
 		task->account = c->account;
 	}
+	if (n > 0)
+		S64_FAULT("named");
 	CommitTransactionCommand();
 }
 
@@ -225,8 +227,6 @@ adopt_tasks(void)
 	s64_sql_start_transaction();
 	MemoryContextSwitchTo(context);
 	(void) s64_ledger_adopt(worker.epoch, &tasks, &n);
-	if (n > 0)
-		S64_FAULT("adopt");
 	say_pause();
 	CommitTransactionCommand();
 	add_tasks(tasks, n);

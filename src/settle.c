@@ -392,6 +392,7 @@ record_candidate(Flight *flight, int64 epoch)
 		flight->call_ended = proof == PROOF_TAKEN || proof == PROOF_GONE;
 		if (proof == PROOF_TAKEN)
 			reason = psprintf("task \"%s\" is that of another call", task->task_id);
+		S64_FAULT("proven");
 	}
 	if (reason != NULL)
 		s64_uncertain_refute(task->call, task->task_id, reason);

@@ -178,6 +178,8 @@ fetch_candidates(TimestampTz now)
 	s64_sql_start_transaction();
 	MemoryContextSwitchTo(context);
 	n = s64_uncertain_candidates(worker.epoch, &candidates);
+	if (n > 0)
+		S64_FAULT("named");
 	CommitTransactionCommand();
 	for (int i = 0; i < n; i++)
 	{
@@ -229,8 +231,6 @@ adopt_tasks(void)
 	s64_sql_start_transaction();
 	MemoryContextSwitchTo(context);
 	(void) s64_ledger_adopt(worker.epoch, &tasks, &n);
-	if (n > 0)
-		S64_FAULT("adopt");
 	say_pause();
 	CommitTransactionCommand();
 	add_tasks(tasks, n);

@@ -49,7 +49,8 @@ my %points = (
 	'take-over'        => [qw(kill error)],
 	'taken-over'       => [qw(kill error)],
 	'drain'            => [qw(kill error)],
-	'adopt'            => [qw(kill error)],
+	'named'            => [qw(kill error)],
+	'proven'           => [qw(kill error)],
 	'cancel'           => [qw(kill error)],
 	'resolve'          => [qw(kill error)]);
 
@@ -158,7 +159,7 @@ sub network_faults
 
 # ---- the server ----
 
-my $node = SixtyfourTest::cluster('chaos', $mock, start => 0,
+my $node = SixtyfourTest::cluster('chaos', $mock, start => 0, route => 'worker',
 	conf => settings() . "restart_after_crash = on\n");
 $node->start;
 SixtyfourTest::install($node, 'postgres', $mock, server => "requests_per_minute '0', timeout '2'");
@@ -359,7 +360,8 @@ sub terminate_worker
 my %bring = (
 	'cancel'     => sub { attempt('SELECT sixtyfour_cancel(' . (ask_lead(name(0)) || 0) . ')'); },
 	'resolve'    => sub { wait_for_uncertain(); resolve(2, 0); },
-	'adopt'      => sub { wait_for_uncertain(); resolve(100, 0); },
+	'named'      => sub { wait_for_uncertain(); resolve(100, 0); },
+	'proven'     => sub { wait_for_uncertain(); resolve(100, 0); },
 	'take-over'  => \&terminate_worker,
 	'taken-over' => \&terminate_worker,
 	'drain'      => sub {
@@ -475,6 +477,15 @@ sub wait_for_end
 	return;
 }
 
+# A named task is the call's once the service has been asked about it.
+sub decide_all
+{
+	resolve(1000000, 0);
+	SixtyfourTest::poll_until(sub { value('count(*) FROM sixtyfour.candidate') == 0 });
+	wait_for_end();
+	return;
+}
+
 # Is the promise kept?
 sub check
 {
@@ -490,7 +501,10 @@ sub check
 			WHERE i.open AND i.fingerprint = j.fingerprint)
 		OR EXISTS (SELECT FROM sixtyfour.call_item i JOIN sixtyfour.call c ON c.id = i.call
 			WHERE c.state = 'failed' AND c.raw IS NOT NULL AND i.fingerprint = j.fingerprint)") };
-	is_deeply([ grep { !$known{$_} && !$abandoned{$_} } sort keys %$accepted ], [],
+	# what was to be submitted again is not, if all who asked have cancelled
+	my %cancelled = map { $_->[0] => $resubmitted{ $_->[0] } } @{ rows("SELECT j.operation || ' ' || $asked_about FROM sixtyfour.job j
+		GROUP BY 1 HAVING bool_and(state = 'cancelled')") };
+	is_deeply([ grep { !$known{$_} && !$abandoned{$_} && !$cancelled{$_} } sort keys %$accepted ], [],
 		"$when: every accepted question has its answer, or stands in attention");
 	note "$when: " . scalar(keys %$accepted) . ' questions were accepted, calls: '
 	  . value("string_agg(state || ' ' || n, ', ' ORDER BY state) FROM (SELECT state, count(*) AS n FROM sixtyfour.call GROUP BY 1) s");
@@ -513,8 +527,7 @@ sub check
 
 wait_for_end();
 check('after the faults');
-resolve(1000000, 0);
-wait_for_end();
+decide_all();
 check('after decisions');
 is(value(q(count(*) FROM sixtyfour.call WHERE state IN ('uncertain', 'expired'))), 0, 'nothing is uncertain any more');
 is(value(q(string_agg(DISTINCT concat_ws(' ', j.state, c.state, coalesce(c.sqlstate, j.sqlstate)), ', ') FROM sixtyfour.job j LEFT JOIN sixtyfour.call c ON c.id = j.call
@@ -538,8 +551,7 @@ $node->poll_query_until('postgres', "SELECT state = 'succeeded' FROM sixtyfour.j
 like(slurp_file($node->logfile, $log), qr/FATAL:  another worker has taken over this database/, 'and is told when it wakes that another one has taken over');
 is(value("concat_ws(' ', j.state, c.state, c.task_id) FROM sixtyfour.job j JOIN sixtyfour.call c ON c.id = j.call WHERE j.id = $stale"),
 	'uncertain uncertain', 'what it knew came too late');
-resolve(1, 0);
-wait_for_end();
+decide_all();
 is(value("state FROM sixtyfour.job WHERE id = $stale"), 'succeeded', 'until a person names the task');
 is(scalar @{ accepted()->{$question} }, 1, 'nothing was paid for twice');
 

@@ -10,7 +10,7 @@ use Test::More;
 use SixtyfourTest;
 
 my $mock = SixtyfourTest::Mock->start('--keys' => 'api_good,api_other');
-my $node = SixtyfourTest::cluster('background', $mock,
+my $node = SixtyfourTest::cluster('background', $mock, route => 'auto',
 	conf   => "max_prepared_transactions = 2\nautovacuum = off\n",
 	server => "requests_per_minute '0', timeout '60'");
 my $session = SixtyfourTest::Session->new($node);

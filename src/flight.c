@@ -70,6 +70,13 @@ s64_flight_start(Flight *flight, int timeout)
 	request.tag = flight;
 	flight->started = GetCurrentTimestamp();
 	count(flight, 1);
+	if (ProcDiePending)
+	{
+		/* the end may have cut short a wait for a standby: it is queued again */
+		end_unsent(flight, "the worker is told to end");
+		MemoryContextSwitchTo(old);
+		return;
+	}
 	PG_TRY();
 	{
 		S64_FAULT(flight->task == NULL ? "send" : "poll");

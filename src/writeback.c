@@ -34,6 +34,7 @@
 #include "utils/resowner.h"
 #include "utils/syscache.h"
 #include "utils/timeout.h"
+#include "utils/timestamp.h"
 
 #include "delivery.h"
 #include "enrichment.h"

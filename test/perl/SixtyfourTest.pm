@@ -365,6 +365,7 @@ sub new
 	$self->{socket}->syswrite(pack('N', 4 + length $packet) . $packet);
 	my $reply = $self->receive;
 	croak "no session: $reply->{error}{message}" if $reply->{error};
+	croak 'no session: the server is gone' if $reply->{closed};
 	return $self;
 }
 
@@ -475,6 +476,7 @@ sub value
 	my ($self, $sql) = @_;
 	my $reply = $self->query($sql);
 	croak "$sql: $reply->{error}{sqlstate} $reply->{error}{message}" if $reply->{error};
+	croak "$sql: the server is gone" if $reply->{closed};
 	return @{ $reply->{rows} } ? $reply->{rows}[0][0] : undef;
 }
 

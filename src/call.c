@@ -25,15 +25,22 @@
 S64_FUNCTION(sixtyfour_call);
 S64_FUNCTION(sixtyfour_request);
 
-/* An uncertain call holds its question: nobody asks it again by accident. */
+/* An open call holds its question: nobody asks it again by accident. */
 static void
-check_not_uncertain(const Account *account, const Endpoint *endpoint, Jsonb *body)
+check_not_asked(const Account *account, const Endpoint *endpoint, Jsonb *body)
 {
 	pg_uuid_t	fingerprint = s64_request_fingerprint(endpoint, body);
-	int64		call = s64_ledger_uncertain_call(&account->id, &fingerprint);
+	bool		uncertain;
+	int64		call = s64_ledger_open_call(&account->id, &fingerprint, &uncertain);
 
-	if (call != 0)
+	if (call == 0)
+		return;
+	if (uncertain)
 		s64_report_uncertain(call, NULL);
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_IN_USE),
+			 errmsg("call " INT64_FORMAT " asks the same, and has no answer yet", call),
+			 errhint("Ask again when it has one; sixtyfour.workers shows who waits for it.")));
 }
 
 /*
@@ -57,7 +64,7 @@ call_directly(FunctionCallInfo fcinfo, const Operation *operation,
 	int			n = s64_operation_parameters(fcinfo, operation, parameters);
 
 	if (body != NULL)
-		check_not_uncertain(account, operation->endpoint, body);
+		check_not_asked(account, operation->endpoint, body);
 	return s64_session_exchange(account, s64_request_make(account, operation->endpoint,
 														  body, parameters, n));
 }

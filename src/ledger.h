@@ -110,11 +110,12 @@ extern bool s64_ledger_expired(int64 call, int64 epoch, const char *message);
 extern void s64_ledger_subjects(int64 call, Jsonb **subjects, int n);
 
 /*
- * The call that may have been billed for this question, but whose answer is
- * unknown; 0 if there is none.
+ * The call that holds this question: *uncertain if it may have been billed, but
+ * its answer is unknown; else one of this home that is under way.  0 if there
+ * is none.
  */
-extern int64 s64_ledger_uncertain_call(const AccountId *account,
-									   const pg_uuid_t *fingerprint);
+extern int64 s64_ledger_open_call(const AccountId *account,
+								  const pg_uuid_t *fingerprint, bool *uncertain);
 
 /*
  * The accepted call of this home that has the task, and that uuid unless it is

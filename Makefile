@@ -40,6 +40,10 @@ need-pgxs:
 	@exit 1
 endif
 
+# these know the version
+VERSIONED = $(basename $(shell grep -l S64_VERSION src/*.c))
+$(VERSIONED:=.o) $(VERSIONED:=.bc): $(EXTENSION).control
+
 demo:
 	@test/demo/run
 

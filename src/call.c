@@ -25,7 +25,7 @@
 S64_FUNCTION(sixtyfour_call);
 S64_FUNCTION(sixtyfour_request);
 
-/* An open call holds its question: nobody asks, and pays, again by accident. */
+/* An open call holds its question: nobody asks it again by accident. */
 static void
 check_not_asked(const Account *account, const Endpoint *endpoint, Jsonb *body)
 {
@@ -33,13 +33,14 @@ check_not_asked(const Account *account, const Endpoint *endpoint, Jsonb *body)
 	bool		uncertain;
 	int64		call = s64_ledger_open_call(&account->id, &fingerprint, &uncertain);
 
-	if (call != 0 && uncertain)
+	if (call == 0)
+		return;
+	if (uncertain)
 		s64_report_uncertain(call, NULL);
-	if (call != 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_IN_USE),
-				 errmsg("call " INT64_FORMAT " asks the same already", call),
-				 errhint("Ask again when it has its answer, which then costs nothing more.")));
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_IN_USE),
+			 errmsg("call " INT64_FORMAT " asks the same, and has no answer yet", call),
+			 errhint("Ask again when it has one; sixtyfour.workers shows who waits for it.")));
 }
 
 /*

@@ -451,6 +451,23 @@ why_trouble(void)
 	return NULL;
 }
 
+/*
+ * That, as the end of a sentence about what a process is to do next; "" if it is
+ * in no trouble that the user may know of.  A pause is none for what was sent.
+ */
+static char *
+but_trouble(ProcessKind kind)
+{
+	RosterRow	row;
+
+	if (!s64_roster_find(kind, &row) || row.message[0] == '\0')
+		return "";
+	if (kind == PROCESS_WORKER && s64_home_paused() != NULL)
+		return "";
+	return psprintf(", but the %s of this database cannot work: %s",
+					kind == PROCESS_WORKER ? "worker" : "writer", row.message);
+}
+
 static char *
 why_queued(const Job *job)
 {
@@ -495,7 +512,8 @@ why_running(const Job *job)
 	ErrorData  *error;
 
 	if (s64_account_try(job->server, job->payer, false, &error) != NULL)
-		return psprintf("The service works on it, as call " INT64_FORMAT ".", job->call);
+		return psprintf("The service works on it, as call " INT64_FORMAT "%s.", job->call,
+						but_trouble(PROCESS_WORKER));
 	return psprintf("The service works on it, as call " INT64_FORMAT ", but its account cannot be used to ask for the answer: %s.",
 					job->call, error->message);
 }
@@ -512,7 +530,7 @@ sixtyfour_why(PG_FUNCTION_ARGS)
 	else if (job.foreign && (is_state(&job, "sending") || is_state(&job, "running")))
 		why = "It was sent from a database that this one is a copy of, and is not followed before sixtyfour_resume().";
 	else if (is_state(&job, "sending"))
-		why = "Its request is on the way to the service.";
+		why = psprintf("Its request is on the way to the service%s.", but_trouble(PROCESS_WORKER));
 	else if (is_state(&job, "running"))
 		why = why_running(&job);
 	else if (is_state(&job, "uncertain") && job.asking)
@@ -526,7 +544,8 @@ sixtyfour_why(PG_FUNCTION_ARGS)
 	else if (is_state(&job, "cancelled"))
 		why = "It was cancelled.";
 	else if (strcmp(job.delivery, "pending") == 0)
-		why = "It succeeded; its answer waits to be written to the row.";
+		why = psprintf("It succeeded; its answer waits to be written to the row%s.",
+					   but_trouble(PROCESS_WRITER));
 	else if (strcmp(job.delivery, "unapplied") == 0)
 		why = psprintf("It succeeded, but its answer could not be written to the row: %s.",
 					   s64_report_join(job.message, job.detail));

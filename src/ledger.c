@@ -555,8 +555,10 @@ s64_ledger_resume(void)
 static SqlStatement select_open = {
 	"SELECT c.id, c.state IN ('uncertain', 'expired')"
 	" FROM sixtyfour.call_item i JOIN sixtyfour.call c ON c.id = i.call"
-	" WHERE i.account = $1 AND i.fingerprint = $2 AND i.open",
-	2, {UUIDOID, UUIDOID}, NULL
+	" WHERE i.account = $1 AND i.fingerprint = $2 AND i.open"
+	" AND (c.state IN ('uncertain', 'expired')"
+	"      OR c.state IN ('sending', 'accepted') AND c.home_system = $3 AND c.home_database = $4)",
+	4, {UUIDOID, UUIDOID, INT8OID, OIDOID}, NULL
 };
 
 /* Has no call ever been made here?  Tells so at the price of a file's size. */
@@ -582,16 +584,17 @@ int64
 s64_ledger_open_call(const AccountId *account, const pg_uuid_t *fingerprint,
 					 bool *uncertain)
 {
-	Datum		values[2] = {UUIDPGetDatum(account), UUIDPGetDatum(fingerprint)};
+	Datum		values[4] = {UUIDPGetDatum(account), UUIDPGetDatum(fingerprint)};
 	int64		call = 0;
+	bool		isnull;
 
 	if (is_unused())
 		return 0;
+	values[2] = home_system();
+	values[3] = home_database();
 	s64_sql_begin();
 	if (s64_sql_run_latest(&select_open, values, NULL) > 0)
 	{
-		bool		isnull;
-
 		call = s64_sql_int8(0, 1);
 		*uncertain = DatumGetBool(s64_sql_value(0, 2, &isnull));
 	}

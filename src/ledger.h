@@ -110,8 +110,9 @@ extern bool s64_ledger_expired(int64 call, int64 epoch, const char *message);
 extern void s64_ledger_subjects(int64 call, Jsonb **subjects, int n);
 
 /*
- * The call that has been made for this question and has no answer yet; 0 if
- * there is none.  *uncertain: nobody knows whether it will have one.
+ * The call that holds this question: *uncertain if it may have been billed, but
+ * its answer is unknown; else one of this home that is under way.  0 if there
+ * is none.
  */
 extern int64 s64_ledger_open_call(const AccountId *account,
 								  const pg_uuid_t *fingerprint, bool *uncertain);

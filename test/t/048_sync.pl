@@ -276,7 +276,7 @@ running('Asked already');
 my $asked = job('Asked already', 'call');
 $session->value("SET sixtyfour.route = 'direct'");
 is_deeply([ @{ error_of('SELECT ' . call('Asked already')) }{qw(sqlstate message)} ],
-	[ '55006', "call $asked asks the same already" ], 'the session does not ask what the worker has asked');
+	[ '55006', "call $asked asks the same, and has no answer yet" ], 'the session does not ask what the worker has asked');
 $session->value('RESET sixtyfour.route');
 finish();
 value("sixtyfour_wait($async)");

@@ -39,6 +39,7 @@ static const char *const overrides[][2] = {
 	{"statement_timeout", "0"},
 	{"lock_timeout", "0"},
 	{"idle_in_transaction_session_timeout", "0"},
+	{"jit", "off"},				/* it takes longer than what it would make faster */
 };
 
 static void

@@ -415,6 +415,12 @@ record_poisoned(Flight *flight, int64 epoch)
 	initStringInfo(&raw);
 	for (const char *p = text ? text : ""; *p && raw.len < RAW_MAX; p++)
 		appendStringInfoChar(&raw, *p >= ' ' && *p <= '~' ? *p : '?');
+	/* a task may have been made of a submission, whose end nobody would follow */
+	if (flight->task == NULL && !unbilled && !flight->direct)
+	{
+		s64_ledger_uncertain(flight->call, epoch, S64_LEDGER_POISONED, raw.data);
+		return;
+	}
 	if (flight->task == NULL)
 		flight->cents = unbilled ? 0 : flight->reserved;
 	s64_ledger_failed(flight->call, epoch, ERRCODE_PROTOCOL_VIOLATION,

@@ -257,7 +257,9 @@ finish();
 like($session->receive->{rows}[0][0], qr/"structured_data"/, 'who holds the row that the answer belongs to gets it');
 $session->value('COMMIT');
 value(q(sixtyfour_wait_enrichment('titles', '60 s')));
-isnt(value('title FROM lead'), undef, 'and then it is written');
+$node->poll_query_until('postgres', 'SELECT title IS NOT NULL FROM lead')
+  or die 'it is not written';
+pass('and then it is written');
 is(submissions('Locked'), 1, 'asked for once');
 $mock->clear_rules;
 

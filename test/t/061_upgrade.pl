@@ -296,6 +296,7 @@ sub is_idle
 	is(states($node, $tag),
 		"after queued, first running, gone failed, limited queued, lost uncertain, prepared queued, row succeeded pending, running running, sent $state{sent}",
 		'a person may decide about a call');
+	sql($node, q{ALTER SERVER slow OPTIONS (SET requests_per_minute '0')});
 	return;
 }
 
@@ -332,7 +333,6 @@ sub goes_on
 {
 	my ($node, $tag) = @_;
 
-	sql($node, q{ALTER SERVER slow OPTIONS (SET requests_per_minute '0')});
 	finish(map { "$tag $_" } qw(after limited prepared));
 	wait_for_states($node, $tag,
 		'after succeeded, first succeeded, gone failed, limited succeeded, lost uncertain, prepared succeeded, row succeeded applied, running succeeded, sent uncertain',

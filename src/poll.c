@@ -23,6 +23,7 @@
 #include "tasks.h"
 
 #define POLL_TIMEOUT	30000	/* ms */
+#define ERROR_PAUSE		INT64CONST(1000000) /* µs */
 #define FULL_RECHECK	INT64CONST(20000)	/* µs, when there was no room */
 
 /* What one pass gathers, all in the transaction's context */
@@ -42,7 +43,7 @@ put_off(Pass *pass, Task *task, const Payer *payer, TimestampTz now)
 {
 	bool		delivering;
 
-	if (payer->account == NULL && !task->unproven &&
+	if (!task->unproven &&
 		task->accepted_at + s64_schedule_deadline(task->operation) <= now)
 	{
 		pass->expired = lappend(pass->expired, task);
@@ -63,15 +64,21 @@ prepare(Pass *pass, TimestampTz now)
 {
 	Task	   *task = pass->task = s64_tasks_take();
 	Payer	   *payer = s64_payer_get(&pass->payers, task->server, task->payer, false);
-	int64		wait = payer->blocked_until != 0 ? 0 : s64_meter_take(payer->account, now);
 	Flight	   *flight;
 	MemoryContext old;
+	int64		wait;
 
-	if (wait > 0)
-		s64_payer_block(payer, now + wait, false);
-	if (payer->blocked_until != 0)
+	if (payer->account == NULL)
 	{
 		put_off(pass, task, payer, now);
+		return;
+	}
+	wait = s64_meter_take(payer->account, now);
+	if (wait > 0)
+	{
+		s64_tasks_put_back(task, task->due);
+		pass->task = NULL;
+		s64_tasks_block(task, now + wait);
 		return;
 	}
 	pass->flights = lappend(pass->flights, NULL);
@@ -93,9 +100,7 @@ gather(Pass *pass, TimestampTz now)
 
 	while (list_length(pass->flights) < room)
 	{
-		Task	   *task = s64_tasks_first();
-
-		if (task == NULL || task->due > now)
+		if (s64_tasks_due() > now)
 			return;
 		prepare(pass, now);
 	}
@@ -106,7 +111,7 @@ gather(Pass *pass, TimestampTz now)
 static void
 drop(Pass *pass)
 {
-	TimestampTz later = GetCurrentTimestamp() + S64_PAYER_RECHECK;
+	TimestampTz later = GetCurrentTimestamp() + ERROR_PAUSE;
 	ListCell   *lc;
 
 	if (pass->task != NULL)
@@ -170,14 +175,9 @@ TimestampTz
 s64_poll_due(int64 epoch, bool *changed)
 {
 	TimestampTz now = GetCurrentTimestamp();
-	Task	   *task = s64_tasks_first();
 	TimestampTz earliest = 0;
 
-	if (task != NULL && task->due <= now)
-	{
-		if (!poll(epoch, now, changed))
-			earliest = now + FULL_RECHECK;
-		task = s64_tasks_first();
-	}
-	return task == NULL ? DT_NOEND : Max(task->due, earliest);
+	if (s64_tasks_due() <= now && !poll(epoch, now, changed))
+		earliest = now + FULL_RECHECK;
+	return Max(s64_tasks_due(), earliest);
 }

@@ -15,13 +15,16 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
+typedef struct TaskLane TaskLane;
+
 typedef struct Task
 {
 	pairingheap_node node;
+	TaskLane   *lane;			/* of its server and payer */
 	int64		call;
 	char	   *operation;
 	char	   *task_id;
-	char	   *server;
+	const char *server;
 	Oid			payer;
 	int			items;			/* of the call */
 	int			expected_cents;
@@ -44,14 +47,20 @@ extern Task *s64_tasks_add(int64 call, const char *operation,
 						   int items, int expected_cents,
 						   TimestampTz accepted_at, TimestampTz due);
 
-/* The task to poll next and leave it where it is; NULL if there is none. */
-extern Task *s64_tasks_first(void);
+/* When the next task is to be polled; DT_NOEND if there is none. */
+extern TimestampTz s64_tasks_due(void);
 
-/* Take the first one out, to poll it. */
+/* Take that one out, to poll it. */
 extern Task *s64_tasks_take(void);
 
 /* Put a task back, to be polled at due. */
 extern void s64_tasks_put_back(Task *task, TimestampTz due);
+
+/*
+ * Poll none of that task's payer and server before "until": they go on then in
+ * the order in which they were due.
+ */
+extern void s64_tasks_block(const Task *task, TimestampTz until);
 
 /*
  * Poll the task of a call now, as it is said to have ended; but not more than

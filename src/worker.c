@@ -21,6 +21,7 @@
 #include "access/xact.h"
 #include "catalog/pg_extension.h"
 #include "commands/extension.h"
+#include "common/pg_prng.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/interrupt.h"
@@ -58,12 +59,12 @@
 #define LOOK_GAP		INT64CONST(100000)	/* µs, the same if woken in between */
 #define RINGS_MAX		64
 #define DRAIN_TIME		INT64CONST(200000)	/* µs, for replies before the end */
+#define POLLS_FIRST		0.6
 #define OBJECT_SUBID	64		/* of the lock that makes the worker the only one */
 
 static struct
 {
 	int64		epoch;
-	uint32		turns;
 	TimestampTz submit_at;		/* look at the queue */
 	TimestampTz poll_at;		/* poll the first task */
 	TimestampTz record_at;		/* try again to record what ended */
@@ -277,12 +278,13 @@ look_around(TimestampTz now)
 /*
  * Submissions and polls compete for the account's rate and for transfers.
  * Polls go first in three turns of five, so each gets its share, and either
- * gets all where the other needs none.
+ * gets all where the other needs none.  It is by lot, as turns may keep time with
+ * the rate, so that a fixed order gave all to one.
  */
 static void
 send_requests(TimestampTz now)
 {
-	bool		polls_first = worker.turns++ % 5 < 3;
+	bool		polls_first = pg_prng_double(&pg_global_prng_state) < POLLS_FIRST;
 
 	if (polls_first)
 		worker.poll_at = s64_poll_due(worker.epoch, &worker.changed);

@@ -8,7 +8,7 @@ use Test::More;
 
 use SixtyfourTest;
 
-my $mock = SixtyfourTest::Mock->start('--keys' => 'api_good,api_second');
+my $mock = SixtyfourTest::Mock->start('--keys' => 'api_good,api_second,api_third');
 my $node = SixtyfourTest::cluster('claim', $mock,
 	server => "requests_per_minute '0', timeout '5'");
 my $session = SixtyfourTest::Session->new($node);
@@ -38,7 +38,7 @@ sub create_server
 	return;
 }
 
-create_server('slow', 'api_second', 10);
+create_server('slow', 'api_second', 30);
 $session->value('SET sixtyfour.server = slow');
 my $many = SixtyfourTest::slow() ? 200 : 3000;
 is(value(qq(count(*) FROM (SELECT sixtyfour_enrich_lead_async(jsonb_build_object('name', 'Slow ' || i), '{"title":"their title"}') FROM generate_series(1, $many) i) s)),
@@ -68,6 +68,44 @@ like(answer($again), qr/structured_data/, 'a stored result answers while the bud
 is((grep { $_ eq 'First of slow' } submitted()), 1, 'without a call');
 $session->value('RESET sixtyfour.server');
 value("bool_and(sixtyfour_cancel(id)) FROM sixtyfour.jobs WHERE state = 'queued'");
+
+# ---- more tasks than can be asked about in time ----
+
+$mock->rule({ match => { path => '/enrich-lead-async', body_contains => '"Endless' }, task_seconds => undef });
+create_server('crowded', 'api_third', 600);
+$session->value('SET sixtyfour.server = crowded');
+
+# those that are submitted, and those that are asked about, share the rate
+sub submit_endless
+{
+	my ($n) = @_;
+	$session->value('SET sixtyfour.server = crowded');
+	value(qq(count(*) FROM (SELECT sixtyfour_enrich_lead_async(jsonb_build_object('name', 'Endless ' || random()), '{"title":"their title"}') FROM generate_series(1, $n)) s));
+	$session->value('RESET sixtyfour.server');
+	return;
+}
+sub last_request { return $mock->ledger(limit => 1)->[-1]{seq}; }
+
+submit_endless(20);
+$node->poll_query_until('postgres', "SELECT count(*) = 20 FROM sixtyfour.jobs WHERE server = 'crowded' AND state = 'running'");
+my $seen = last_request();
+$mock->wait_for(path => '/job-status/*', after => $seen, count => 80);
+my %asked = map { ("/job-status/$_" => 0) } split /,/, value(qq(string_agg(task_id, ',') FROM sixtyfour.calls WHERE server = 'crowded'));
+$asked{ $_->{path} }++ foreach grep { exists $asked{ $_->{path} } } @{ $mock->ledger(path => '/job-status/*', after => $seen) };
+my ($least, $most) = (sort { $a <=> $b } values %asked)[ 0, -1 ];
+is(keys %asked, 20, 'of many tasks');
+cmp_ok($least, '>', 0, 'each is asked about');
+cmp_ok($most - $least, '<=', 2, 'as often as the others');
+
+submit_endless(200);
+$mock->wait_for(path => '/enrich-lead-async', after => $seen, count => 1);
+$seen = last_request();
+$mock->wait_for(after => $seen, count => 60);
+my $submitted = grep { $_->{path} eq '/enrich-lead-async' } @{ $mock->ledger(after => $seen) };
+cmp_ok($submitted, '>', 5, "neither do they keep others from being submitted");
+cmp_ok($submitted, '<', 55, 'nor the other way round');
+value("count(sixtyfour_cancel(id)) FROM sixtyfour.jobs WHERE server = 'crowded'");
+$mock->control('POST', 'tasks/all', { action => 'finish' });
 
 # ---- a job that comes late to its place ----
 

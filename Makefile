@@ -26,7 +26,9 @@ SHLIB_LINK = $(shell pkg-config --libs libcurl 2>/dev/null || echo -lcurl)
 WERROR = -Werror
 
 PG_CONFIG = pg_config
-PGXS := $(wildcard $(shell $(PG_CONFIG) --pgxs 2>/dev/null))
+# both: the server's headers come in a package of their own
+SERVER_H := $(wildcard $(shell $(PG_CONFIG) --includedir-server 2>/dev/null)/postgres.h)
+PGXS := $(if $(SERVER_H),$(wildcard $(shell $(PG_CONFIG) --pgxs 2>/dev/null)))
 
 .PHONY: demo test bench valgrind chaos need-pgxs
 

@@ -24,7 +24,7 @@ needs() {
 	/usr/bin/gcc gcc
 	/usr/bin/pkg-config pkg-config
 	/usr/lib/postgresql/$PG_MAJOR/bin/postgres postgresql-$PG_MAJOR
-	/usr/lib/postgresql/$PG_MAJOR/lib/pgxs/src/makefiles/pgxs.mk postgresql-server-dev-$PG_MAJOR
+	/usr/include/postgresql/$PG_MAJOR/server/postgres.h postgresql-server-dev-$PG_MAJOR
 	/usr/lib/x86_64-linux-gnu/pkgconfig/libcurl.pc libcurl4-openssl-dev
 	/usr/bin/prove perl
 	/usr/share/perl5/IPC/Run.pm libipc-run-perl

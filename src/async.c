@@ -65,7 +65,7 @@ sixtyfour_call_async(PG_FUNCTION_ARGS)
 	JobSpec		spec = {0};
 	int64		id;
 
-	if (PG_ARGISNULL(0))
+	if (s64_operation_asks_nothing(fcinfo, operation))
 		PG_RETURN_NULL();
 	spec.body = s64_request_normalize(operation->endpoint,
 									  s64_operation_body(fcinfo, operation));

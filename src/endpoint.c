@@ -300,7 +300,7 @@ static const Endpoint endpoints[] = {
 	{"search_download", "GET", "/search/download?resource_handle_id={resource_handle_id}",
 	.fields = handle_fields},
 	{"filter_search", "POST", "/search/start-filter-search",
-	COSTS(PRICE_UNKNOWN), .fields = filter_search_fields, .one_of = "simple_filters filters",
+	COSTS(PRICE_UNKNOWN), .fields = filter_search_fields, .one_of = "simple_filters filters cursor",
 	.exclusive = true},
 	{"search_query", "POST", "/search/query",
 	COSTS(PRICE_UNKNOWN), .fields = search_query_fields,

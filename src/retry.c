@@ -70,7 +70,7 @@ static SqlStatement mend_call = {
 static SqlStatement mend_job = {
 	"UPDATE sixtyfour.job SET state = 'succeeded', result = $2, finished_at = clock_timestamp(),"
 	" sqlstate = NULL, message = NULL, detail = NULL, hint = NULL,"
-	" delivery = CASE WHEN enrichment IS NULL THEN 'none' ELSE 'pending' END"
+	" delivery = CASE WHEN coalesce(enrichment, into_table::oid::bigint) IS NULL THEN 'none' ELSE 'pending' END"
 	" WHERE id = $1 AND state = 'failed'",
 	2, {INT8OID, INT8OID}, NULL
 };

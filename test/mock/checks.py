@@ -11,6 +11,7 @@ MAX_URL = 2083
 STRUCT_TYPES = ("str", "int", "float", "bool", "list", "list[str]",
                 "list[int]", "list[float]", "dict")
 TIERS = ("micro", "low", "medium", "high", "xhigh")
+BOOLEANS = ("true", "false", "1", "0")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -39,11 +40,49 @@ NUMBER = of_type("float_type", (int, float), "Input should be a valid number")
 OBJECT = of_type("dict_type", dict, "Input should be a valid dictionary")
 
 
+def whole_number(least, most):
+    """Return a check for an integer within bounds."""
+    def check(value):
+        yield from INTEGER(value)
+        if isinstance(value, bool):
+            return
+        if isinstance(value, int) and value < least:
+            yield ((), "Input should be greater than or equal to "
+                   f"{least}", "greater_than_equal")
+        if isinstance(value, int) and value > most:
+            yield ((), f"Input should be less than or equal to {most}",
+                   "less_than_equal")
+    return check
+
+
+def number_text(least, most):
+    """Return a check for a query parameter that is an integer."""
+    def check(text):
+        try:
+            yield from whole_number(least, most)(int(text))
+        except ValueError:
+            yield (), "Input should be a valid integer", "int_parsing"
+    return check
+
+
+def boolean_text(text):
+    """Check a query parameter that is a boolean."""
+    if text.lower() not in BOOLEANS:
+        yield (), "Input should be a valid boolean", "bool_parsing"
+
+
 def positive(value):
     """Check for an integer above zero."""
     yield from INTEGER(value)
     if isinstance(value, int) and value < 1:
         yield (), "Input should be greater than 0", "greater_than"
+
+
+def some_text(value):
+    """Check for a text that is not empty."""
+    yield from TEXT(value)
+    if value == "":
+        yield (), "String should have at least 1 character", "too_short"
 
 
 def one_of(*choices):
@@ -215,7 +254,29 @@ START_SEARCH = {"query": Field(TEXT, required=True),
                 "mode": Field(one_of("people", "company")),
                 "max_results": Field(positive),
                 "search_id": Field(TEXT, null=True),
-                "output_mode": Field(one_of("csv", "query_only"))}
+                "output_mode": Field(one_of("csv", "query_only")), **WEBHOOK}
+MODE = {"mode": Field(one_of("people", "company"))}
+PAGING = {"page_size": Field(whole_number(1, 100)),
+          "max_results": Field(positive), "cursor": Field(TEXT, null=True)}
+FILTERING = {"filters": Field(filled, null=True),
+             "simple_filters": Field(filled, null=True)}
+FILTER_SEARCH = {**FILTERING, **MODE, **PAGING, "save_json": Field(BOOLEAN)}
+SEARCH_QUERY = {**FILTERING, **MODE, **PAGING,
+                "parsed_query": Field(filled, null=True),
+                "search_id": Field(TEXT, null=True),
+                "query": Field(some_text, null=True),
+                "exclude_public_ids": Field(list_of(TEXT), null=True),
+                "location_expansion_enabled": Field(BOOLEAN),
+                "location_expansion_radius_miles":
+                    Field(whole_number(5, 200))}
+EXPORT = {"search_id": Field(TEXT, null=True),
+          "parsed_query": Field(filled, null=True), **MODE,
+          "max_results": Field(positive), **WEBHOOK}
+FIELD_VALUES = {**FILTERING, **MODE, "field": Field(TEXT, required=True),
+                "top_k": Field(whole_number(1, 100))}
+SEARCH_USER = {"user_id": Field(TEXT)}
+CAPABILITIES = {**MODE, "refresh": Field(boolean_text)}
+DOWNLOAD = {"resource_handle_id": Field(TEXT, required=True)}
 CREATE_WORKFLOW = {"workflow_name": Field(TEXT, required=True),
                    "workflow_definition": Field(part(GRAPH), required=True),
                    "workflow_description": Field(TEXT),
@@ -227,4 +288,11 @@ UPDATE_WORKFLOW = {"workflow_name": Field(TEXT, null=True),
                    "workflow_description": Field(TEXT, null=True)}
 RUN_WORKFLOW = {"webhook_payload": Field(rows, null=True),
                 "specs_override": Field(OBJECT, null=True)}
-ROLL_SECRET = {"expire_overlap_hours": Field(INTEGER)}
+NAMED_WORKFLOW = {"workflow_id": Field(TEXT, required=True)}
+RUN_QUERY = {**NAMED_WORKFLOW, "save_json": Field(boolean_text)}
+CANCEL_QUERY = {"job_id": Field(TEXT, required=True)}
+LIST_RUNS = {"status": Field(TEXT), "workflow_id": Field(TEXT),
+             "limit": Field(number_text(1, 500))}
+LINKS_QUERY = {"format": Field(one_of("csv", "json"))}
+ROLL_SECRET = {"expire_overlap_hours": Field(whole_number(0, 72))}
+USAGE = {"time_window": Field(number_text(1, 31 * 86400))}

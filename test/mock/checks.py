@@ -71,6 +71,11 @@ def boolean_text(text):
         yield (), "Input should be a valid boolean", "bool_parsing"
 
 
+def anything(_value):
+    """Find no fault."""
+    return ()
+
+
 def positive(value):
     """Check for an integer above zero."""
     yield from INTEGER(value)
@@ -114,11 +119,24 @@ def list_of(check_item, most=None):
     return check
 
 
-def leads(value):
-    """Check for 1 to 100 leads."""
-    yield from list_of(OBJECT, MAX_LEADS)(value)
-    if value == []:
-        yield (), "List should have at least 1 item", "too_short"
+def lead_with(name):
+    """Return a check for a lead that has a certain field."""
+    def check(value):
+        yield from OBJECT(value)
+        if isinstance(value, dict):
+            yield from body_errors({**dict.fromkeys(value, ANYTHING),
+                                    name: Field(some_text, required=True)},
+                                   value)
+    return check
+
+
+def leads(check_lead):
+    """Return a check for 1 to 100 leads."""
+    def check(value):
+        yield from list_of(check_lead, MAX_LEADS)(value)
+        if value == []:
+            yield (), "List should have at least 1 item", "too_short"
+    return check
 
 
 def struct(value):
@@ -202,6 +220,7 @@ def refusal(table, body, place="body"):
     return {"detail": detail} if detail else None
 
 
+ANYTHING = Field(anything)
 STRUCT_FIELD = {"description": Field(TEXT, required=True),
                 "type": Field(one_of(*STRUCT_TYPES))}
 CRITERION = {"criteria_name": Field(TEXT, required=True),
@@ -230,9 +249,38 @@ RESEARCH = {"research_plan": Field(TEXT, null=True),
             "field_confidence": Field(BOOLEAN, null=True), **WEBHOOK}
 
 FIND_EMAIL = {"lead": Field(filled, required=True), **EMAIL_OPTIONS}
-FIND_EMAIL_BULK = {"leads": Field(leads, required=True), **EMAIL_OPTIONS}
+FIND_EMAIL_BULK = {"leads": Field(leads(OBJECT), required=True),
+                   **EMAIL_OPTIONS}
 FIND_PHONE = {"lead": Field(filled, required=True), **FINDING}
-FIND_PHONE_BULK = {"leads": Field(leads, required=True), **FINDING}
+FIND_PHONE_BULK = {"leads": Field(leads(OBJECT), required=True), **FINDING}
+REVERSE_EMAIL = {"lead": Field(lead_with("email"), required=True), **FINDING}
+REVERSE_EMAIL_BULK = {"leads": Field(leads(lead_with("email")),
+                                     required=True), **FINDING}
+REVERSE_PHONE = {"lead": Field(lead_with("phone"), required=True), **FINDING}
+REVERSE_PHONE_BULK = {"leads": Field(leads(lead_with("phone")),
+                                     required=True), **FINDING}
+GET_LINKEDIN = {"linkedin_url": Field(some_text, required=True),
+                "include_fresh": Field(BOOLEAN, null=True)}
+ENRICH_LINKEDIN = {"linkedin_url": Field(some_text, required=True),
+                   "struct": Field(struct, null=True),
+                   "model_override": Field(TEXT, null=True)}
+RESEARCH_AGENT = {"input_data": Field(filled, required=True),
+                  "struct": Field(struct, null=True),
+                  "research_plan": Field(TEXT, null=True),
+                  "max_iterations": Field(INTEGER, null=True),
+                  "benchmark": Field(BOOLEAN, null=True), **WEBHOOK}
+ORG_COMPANY = {"company_name": Field(TEXT, null=True),
+               "linkedin_public_id": Field(TEXT, null=True),
+               "linkedin_company_url": Field(TEXT, null=True),
+               "company_member_id": Field(INTEGER, null=True),
+               "max_iterations": Field(whole_number(1, 20)),
+               "max_results": Field(whole_number(1, 50000), null=True),
+               "include_resolution_debug": Field(BOOLEAN)}
+FIND_PEOPLE = {**ORG_COMPANY,
+               "people_focus_prompt": Field(TEXT, required=True)}
+ORG_CHART = {**ORG_COMPANY, "page": Field(whole_number(1, 1 << 31)),
+             "page_size": Field(whole_number(1, 500)),
+             "cursor": Field(TEXT, null=True)}
 ENRICH_LEAD = {"lead_info": Field(filled, required=True),
                "struct": Field(struct, null=True), **RESEARCH}
 ENRICH_COMPANY = {"target_company": Field(filled, required=True),

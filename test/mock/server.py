@@ -9,11 +9,13 @@ from aiohttp import web
 
 import checks
 import faults
+from account import Account
 from connections import Server
 from control import Control
 from files import Files
 from filters import Filters
 from ledger import Ledger
+from orgchart import OrgCharts
 from pages import Pages
 from routes import (Call, Refused, Reply, Stream, Table, detail,
                     fault_reply)
@@ -58,7 +60,8 @@ class Mock:
         self.pages = Pages()
         self.filters = Filters(settings, files, self.pages)
         parts = (Enrichments(self.tasks), files, self.workflows,
-                 self.filters, self.webhooks,
+                 self.filters, self.webhooks, OrgCharts(self.pages),
+                 Account(self.ledger),
                  Searches(settings, self.tasks, files, self.filters))
         self.table = Table(settings, (route for part in parts
                                       for route in part.routes()))

@@ -248,7 +248,7 @@ def research(body, known, struct, knobs, extra):
             name: 0 if value == "" else dice.randrange(5, 11)
             for name, value in filled.items()}
     if with_quirk(knobs, dice):
-        answer["lead_info" if "lead_info" in body else "company"] = known
+        answer["company" if "target_company" in body else "lead_info"] = known
     return answer
 
 

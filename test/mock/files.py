@@ -115,11 +115,15 @@ def digits(count):
 
 
 def as_json(table):
-    """Yield a table as JSON, row by row."""
-    yield b"["
-    for number, row in enumerate(table):
-        yield (b"," if number else b"") + encode(row)
-    yield b"]"
+    """Yield a table as JSON, some rows at a time."""
+    rows, start = iter(table), b"["
+    while True:
+        some = list(itertools.islice(rows, BATCH))
+        if not some:
+            break
+        yield start + b",".join(map(encode, some))
+        start = b","
+    yield b"]" if start == b"," else b"[]"
 
 
 def forced(rule):

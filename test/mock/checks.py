@@ -289,6 +289,8 @@ ENRICH_COMPANY = {"target_company": Field(filled, required=True),
                   "find_people": Field(BOOLEAN),
                   "people_focus_prompt": Field(TEXT, null=True),
                   "full_org_chart": Field(BOOLEAN), **RESEARCH}
+ENRICH_COMPANY_V2 = {name: field for name, field in ENRICH_COMPANY.items()
+                     if name != "field_confidence"}
 QA_AGENT = {"data": Field(filled, required=True),
             "qualification_criteria": Field(list_of(part(CRITERION)),
                                             required=True),

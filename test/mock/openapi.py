@@ -46,11 +46,14 @@ WRITTEN = {
 }
 TIER = {"enum": ["micro", "low", "medium", "high", "xhigh", None]}
 CONFIDENCE = {"type": "boolean"}
-STRUCT = {"type": "object", "additionalProperties": {"anyOf": [TEXT, {
-    "type": "object", "required": ["description"], "additionalProperties":
-        False, "properties": {"description": TEXT, "type": {"enum": [
-            "str", "int", "float", "bool", "list", "list[str]", "list[int]",
-            "list[float]", "dict"]}}}]}}
+STRUCT_FIELD = {
+    "type": "object", "required": ["description"],
+    "additionalProperties": False,
+    "properties": {"description": TEXT, "type": {"enum": [
+        "str", "int", "float", "bool", "list", "list[str]", "list[int]",
+        "list[float]", "dict"]}}}
+STRUCT = {"anyOf": [{"type": "object", "additionalProperties": {
+    "anyOf": [TEXT, STRUCT_FIELD]}}, {"type": "null"}]}
 RESEARCH = {"tier": TIER, "field_confidence": CONFIDENCE}
 MEMBERS = {
     "/enrich-lead": RESEARCH, "/enrich-lead-async": RESEARCH,

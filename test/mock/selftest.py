@@ -405,6 +405,8 @@ class ProfileTest(MockTest):
         self.assertEqual(len(self.post("/find-phone-v2-bulk",
                                        {"leads": [LEAD, LEAD]})), 2)
         self.post("/company-intelligence", {"target_company": {"a": 1}}, 422)
+        self.post("/enrich-company-v2", {**company, "field_confidence": True},
+                  422)
 
     def test_research_agent(self):
         self.set(found="all", quirks="none")
@@ -1122,6 +1124,15 @@ class SearchTest(MockTest):
             "v1=" + hmac.new(key.encode(), signed, "sha256").hexdigest()
             for key in (new, old)])
         self.call("DELETE", "/webhooks/signing-secret", None, 204)
+        task = self.post("/search/start-deep-search",
+                         {"query": "x", "webhook_url": url})
+        self.control("GET", "wait?webhooks=4&timeout=5")
+        headers, body = receiver.seen[-1]
+        self.assertIsNone(headers["Sixtyfour-Signature"])
+        notice = json.loads(body)
+        self.assertEqual((notice["task_type"],
+                          notice["result"]["resource_handle_id"]),
+                         ("deep_search", "rh-" + task["task_id"]))
 
 
 class FaultTest(MockTest):

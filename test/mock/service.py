@@ -83,10 +83,11 @@ OPERATIONS = {
                              checks.REVERSE_PHONE_BULK),
 }
 # Operations that differ by their names alone.
+OPERATIONS["enrich-company-v2"] = OPERATIONS["enrich-company"]._replace(
+    table=checks.ENRICH_COMPANY_V2)
 OPERATIONS.update((name, OPERATIONS[same]) for name, same in (
     ("people-intelligence", "enrich-lead"),
     ("company-intelligence", "enrich-company"),
-    ("enrich-company-v2", "enrich-company"),
     ("find-email-v2", "find-email"), ("find-phone-v2", "find-phone")))
 
 

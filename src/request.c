@@ -598,6 +598,7 @@ s64_request_make_raw(const Account *account, const char *method,
 	request->price = reading ? PRICE_FREE : PRICE_UNKNOWN;
 	if (s64_endpoint_is_idempotent(method, path))
 		request->idempotency_key = random_uuid();
+	request->known_again = request->idempotency_key != NULL;
 	return request;
 }
 

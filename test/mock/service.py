@@ -99,8 +99,9 @@ def bulk_answer(each):
 
 def questions(name, body):
     """Return fingerprints of what is asked: of the whole, and per lead."""
+    aside = ["webhook_url"] + (["search_id"] if name == "deep-search" else [])
     asked = {field: value for field, value in body.items()
-             if field != "webhook_url"}
+             if field not in aside}
     leads = asked.pop("leads", None)
     if leads is None:
         whole = fingerprint(name, asked)

@@ -228,7 +228,7 @@ COMMENT ON FUNCTION @extschema@.sixtyfour_leads(jsonb) IS
 'the people in an answer of enrich-company, one object per row, best score (0-10) first';
 
 --
--- CSV texts
+-- CSV texts, and rows of a table's type
 --
 
 CREATE FUNCTION @extschema@.sixtyfour_csv(query text) RETURNS text
@@ -251,6 +251,16 @@ CREATE FUNCTION @extschema@.sixtyfour_dataframe_rows(answer jsonb) RETURNS SETOF
 	AS 'MODULE_PATHNAME' LANGUAGE C STRICT IMMUTABLE PARALLEL SAFE COST 1000 ROWS 1000;
 COMMENT ON FUNCTION @extschema@.sixtyfour_dataframe_rows(jsonb) IS
 'the rows in an answer of enrich_dataframe: of its CSV text as sixtyfour_csv_rows() reads it, or of its list of objects';
+
+CREATE FUNCTION @extschema@.sixtyfour_struct(target regclass, columns text[] DEFAULT NULL)
+	RETURNS jsonb AS 'MODULE_PATHNAME' LANGUAGE C STABLE PARALLEL SAFE COST 100;
+COMMENT ON FUNCTION @extschema@.sixtyfour_struct(regclass, text[]) IS
+'a struct for enrich_lead and others that asks for these columns of a table, described by their comments; without names for all that are neither key nor generated';
+
+CREATE FUNCTION @extschema@.sixtyfour_populate(base anyelement, answer jsonb) RETURNS anyelement
+	AS 'MODULE_PATHNAME' LANGUAGE C STABLE PARALLEL SAFE COST 10;
+COMMENT ON FUNCTION @extschema@.sixtyfour_populate(anyelement, jsonb) IS
+'the row base with what an answer found: jsonb_populate_record() for its structured_data, or all of it, with numbers and lists that came as text, and empty texts for what was not found';
 
 --
 -- The ledgers: what was asked for, what was sent, what came back.

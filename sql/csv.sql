@@ -77,6 +77,7 @@ SELECT csv_fault(E'a,b\n"x\ny",2\n3,"4\n\n\n');
 SELECT csv_fault(E'a,"b\n1,2\n');
 SELECT csv_fault(E'a,b\n\\.\n');
 SELECT csv_fault('a,b' || repeat(E'\n1,2', 100000) || E'\n1');
+SELECT csv_fault(repeat(',', 65535)), csv_fault(repeat(',', 65536));
 
 -- bytes
 SELECT * FROM sixtyfour_csv_rows(convert_to(E'\uFEFFa,b\nä,2\n', 'UTF8'));

@@ -21,8 +21,6 @@
 #include "access/table.h"
 #include "catalog/pg_class.h"
 #include "commands/copy.h"
-#include "commands/defrem.h"
-#include "commands/progress.h"
 #include "common/hashfn.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
@@ -37,6 +35,7 @@
 #include "csv.h"
 
 #define SOURCE_SIZE 16384		/* bytes that the source is asked for */
+#define MAX_COLUMNS 65536		/* far more than a table may have */
 #define BOM "\xEF\xBB\xBF"
 #define BOM_LEN 3
 
@@ -103,6 +102,7 @@ read_source(CsvReader *reader)
 	if (reader->ended)
 		return false;
 	error_context_stack = reader->outer;
+	CHECK_FOR_INTERRUPTS();
 	n = reader->source(reader->arg, reader->raw + reader->len,
 					   SOURCE_SIZE - reader->len);
 	error_context_stack = ours;
@@ -355,6 +355,10 @@ s64_csv_header(CsvReader *reader, int *n)
 
 		while ((found = read_line(reader, n)) && is_blank(reader, *n))
 			CHECK_FOR_INTERRUPTS();
+		if (found && *n > MAX_COLUMNS)
+			ereport(ERROR,
+					(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+					 errmsg("CSV text has %d columns, more than %d", *n, MAX_COLUMNS)));
 		old = MemoryContextSwitchTo(reader->context);
 		reader->ncolumns = found ? *n : 0;
 		reader->names = palloc(Max(reader->ncolumns, 1) * sizeof(char *));

@@ -54,7 +54,8 @@ extern CsvReader *s64_csv_open(CsvSource source, void *arg, int encoding);
  * The names of the *n columns, in the database's encoding, valid as long as
  * the reader; *n is 0 if the text is empty.  They are as they stand in the
  * header, but no two are the same: the second "a" is called "a_2", or what
- * next has no column of that name.  Raises 08P01, and what the source raises.
+ * next has no column of that name.  Raises 08P01, 54000 for more than 65536
+ * columns, and what the source raises.
  */
 extern char **s64_csv_header(CsvReader *reader, int *n);
 

@@ -60,6 +60,7 @@ struct CsvReader
 	bool		skip_bom;
 
 	/* what was read */
+	bool		done;			/* all */
 	bool		has_header;
 	int			ncolumns;
 	char	  **names;
@@ -265,6 +266,8 @@ read_line(CsvReader *reader, int *n)
 	CsvReader  *others = active;
 	bool		found;
 
+	if (reader->done)
+		return false;
 	callback.callback = say_line;
 	callback.arg = reader;
 	callback.previous = reader->outer = error_context_stack;
@@ -274,6 +277,7 @@ read_line(CsvReader *reader, int *n)
 	found = NextCopyFromRawFields(reader->copy, &reader->fields, n);
 	active = others;
 	error_context_stack = callback.previous;
+	reader->done = !found;
 	if (found)
 		reader->next_line = reader->line + 1 + count_lines(reader->fields, *n);
 	return found;

@@ -45,7 +45,8 @@ extern int	s64_csv_from_bytes(void *arg, char *buf, int max);
 
 /*
  * A reader in the current memory context, for use in the current transaction.
- * encoding is that of the bytes; a byte order mark of UTF-8 is skipped.
+ * encoding is that of the bytes, one that a database can have; a byte order
+ * mark of UTF-8 is skipped.
  * Nothing is read yet.
  */
 extern CsvReader *s64_csv_open(CsvSource source, void *arg, int encoding);

@@ -228,6 +228,41 @@ COMMENT ON FUNCTION @extschema@.sixtyfour_leads(jsonb) IS
 'the people in an answer of enrich-company, one object per row, best score (0-10) first';
 
 --
+-- CSV texts, and rows of a table's type
+--
+
+CREATE FUNCTION @extschema@.sixtyfour_csv(query text) RETURNS text
+	AS 'MODULE_PATHNAME' LANGUAGE C STRICT VOLATILE PARALLEL UNSAFE COST 1000;
+COMMENT ON FUNCTION @extschema@.sixtyfour_csv(text) IS
+'the rows of a SELECT as a CSV text with a header, such as enrich_dataframe takes; NULL is an empty field, an empty text ""';
+
+CREATE FUNCTION @extschema@.sixtyfour_csv_rows(csv text) RETURNS SETOF jsonb
+	AS 'MODULE_PATHNAME' LANGUAGE C STRICT IMMUTABLE PARALLEL SAFE COST 1000 ROWS 1000;
+COMMENT ON FUNCTION @extschema@.sixtyfour_csv_rows(text) IS
+'the records of a CSV text as objects of texts, by the names in its header; an empty field is null, "" an empty text; the second column "a" is called "a_2"';
+
+CREATE FUNCTION @extschema@.sixtyfour_csv_rows(csv bytea) RETURNS SETOF jsonb
+	AS 'MODULE_PATHNAME', 'sixtyfour_csv_rows_of_bytes'
+	LANGUAGE C STRICT IMMUTABLE PARALLEL SAFE COST 1000 ROWS 1000;
+COMMENT ON FUNCTION @extschema@.sixtyfour_csv_rows(bytea) IS
+'sixtyfour_csv_rows() of a CSV text''s bytes in UTF-8, such as pg_read_binary_file() returns';
+
+CREATE FUNCTION @extschema@.sixtyfour_dataframe_rows(answer jsonb) RETURNS SETOF jsonb
+	AS 'MODULE_PATHNAME' LANGUAGE C STRICT IMMUTABLE PARALLEL SAFE COST 1000 ROWS 1000;
+COMMENT ON FUNCTION @extschema@.sixtyfour_dataframe_rows(jsonb) IS
+'the rows in an answer of enrich_dataframe: of its CSV text as sixtyfour_csv_rows() reads it, or of its list of objects';
+
+CREATE FUNCTION @extschema@.sixtyfour_struct(target regclass, columns text[] DEFAULT NULL)
+	RETURNS jsonb AS 'MODULE_PATHNAME' LANGUAGE C STABLE PARALLEL SAFE COST 100;
+COMMENT ON FUNCTION @extschema@.sixtyfour_struct(regclass, text[]) IS
+'a struct for enrich_lead and others that asks for these columns of a table, described by their comments; without names for all that are neither key nor generated';
+
+CREATE FUNCTION @extschema@.sixtyfour_populate(base anyelement, answer jsonb) RETURNS anyelement
+	AS 'MODULE_PATHNAME' LANGUAGE C STABLE PARALLEL SAFE COST 10;
+COMMENT ON FUNCTION @extschema@.sixtyfour_populate(anyelement, jsonb) IS
+'the row base with what an answer found: jsonb_populate_record() for its structured_data, or all of it, with numbers and lists that came as text, and empty texts for what was not found';
+
+--
 -- The ledgers: what was asked for, what was sent, what came back.
 --
 -- Only the library writes them, as the extension's owner.  Everybody reads

@@ -59,7 +59,8 @@ typedef struct ClaimJob
 	int			attempts;
 	int			cache_ttl;		/* age of a stored result that will do, s */
 	bool		disposed;		/* it is not queued any more: set by all below */
-	bool		held;			/* a user's transaction holds it: likewise */
+	bool		held;			/* a user's transaction holds it, or too many of its
+								 * kind are running: look again later */
 } ClaimJob;
 
 /* A call to be opened for jobs that are alike (one payer, account, operation) */

@@ -396,6 +396,13 @@ s64_endpoint_is_idempotent(const char *method, const char *path)
 	return false;
 }
 
+bool
+s64_endpoint_is_known_again(const Endpoint *endpoint)
+{
+	return endpoint->own_id != NULL ||
+		s64_endpoint_is_idempotent(endpoint->method, s64_endpoint_submit_path(endpoint));
+}
+
 /* The {parameter} at p without its braces, palloc'd; *end is behind it. */
 static char *
 read_parameter(const char *p, const char **end)

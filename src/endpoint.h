@@ -139,6 +139,9 @@ extern bool s64_endpoint_has_field(const Endpoint *endpoint, const char *name);
 /* Does the service honour Idempotency-Key with this method and path? */
 extern bool s64_endpoint_is_idempotent(const char *method, const char *path);
 
+/* Is a submission of the endpoint's, sent twice, accepted and billed once? */
+extern bool s64_endpoint_is_known_again(const Endpoint *endpoint);
+
 /* Is name one of path's {parameter}s? */
 extern bool s64_endpoint_has_parameter(const char *path, const char *name);
 

@@ -57,10 +57,33 @@ typedef struct LedgerTask
 } LedgerTask;
 
 /*
+ * For how long after it was opened a call may be sent again that the service
+ * knows again (resend.h), µs.
+ */
+#define S64_RESEND_WINDOW INT64CONST(600000000)
+
+/* A call that an earlier worker was sending, and that may be sent again */
+typedef struct LedgerUnanswered
+{
+	int64		call;
+	pg_uuid_t	uuid;
+	const Endpoint *endpoint;
+	char	   *server;
+	Oid			payer;
+	Jsonb	   *body;			/* of its only job */
+	int			expected_cents;
+	TimestampTz created_at;
+} LedgerUnanswered;
+
+/*
  * Become the worker of this database: take the next epoch, call uncertain what
- * an earlier worker was sending, and take over what is accepted.
+ * an earlier worker was sending, unless it may be sent again, and take over what
+ * is accepted.
  */
 extern int64 s64_ledger_take_over(void);
+
+/* What that has left to be sent again; returns their number. */
+extern int	s64_ledger_unanswered(int64 epoch, LedgerUnanswered **calls);
 
 /* The accepted calls of this epoch; returns their number. */
 extern int	s64_ledger_tasks(int64 epoch, LedgerTask **tasks);

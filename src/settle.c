@@ -29,6 +29,7 @@
 #include "meter.h"
 #include "price.h"
 #include "report.h"
+#include "resend.h"
 #include "schedule.h"
 #include "settle.h"
 #include "sql.h"
@@ -675,7 +676,7 @@ s64_settle_ended(int64 epoch, TimestampTz *retry_at, bool *changed,
 	int			n = 0;
 	dlist_iter	iter;
 
-	while ((flight = s64_flight_next()) != NULL)
+	while ((flight = s64_resend_next()) != NULL)
 	{
 		dlist_push_tail(&ended, &flight->node);
 		S64_FAULT(flight->task == NULL ? "reply-read" : "poll-read");

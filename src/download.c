@@ -165,7 +165,7 @@ percent_decode(char *text)
 
 /*
  * Foreign words for people, without the key and what is signed: an error of a
- * storage may repeat the parameters of the address.  Changes the words.
+ * storage may repeat the query of the address, or its values.  Changes the words.
  */
 static char *
 display(const Download *d, char *words, size_t len, bool cut)
@@ -173,7 +173,11 @@ display(const Download *d, char *words, size_t len, bool cut)
 	char	   *query = strchr(d->url, '?');
 
 	s64_outcome_blot_out(words, len, d->api_key, cut);
-	query = query ? pstrdup(query + 1) : NULL;
+	if (query != NULL)
+	{
+		query = pstrdup(query + 1);
+		s64_outcome_blot_out(words, len, query, cut);
+	}
 	for (char *rest = query, *parameter; (parameter = strsep(&rest, "&#")) != NULL;)
 	{
 		char	   *value = strchr(parameter, '=');

@@ -71,7 +71,7 @@ sub put_file
 }
 
 my %answers = (
-	# path => [ head, promised bytes as a share of size, chunked, then ]
+	# kind => head, [ bytes of the pattern, in chunks ], what comes then
 	whole      => sub { length_of($_[0]), [ $_[0] ] },
 	chunked    => sub { "Transfer-Encoding: chunked\r\n", [ $_[0], 1 ], "0\r\n\r\n" },
 	trailer    => sub { "Transfer-Encoding: chunked\r\n", [ $_[0], 1 ], "0\r\nX-More: 1\r\n\r\n" },
@@ -95,6 +95,12 @@ sub serve
 		my $body = "You asked:\n$request";
 		put($client, $log, "HTTP/1.1 $argument So be it\r\n" . length_of(length $body)
 			  . "Location: /whole/1000\r\n\r\n$body");
+	}
+	elsif ($kind eq 'error')
+	{
+		my ($value) = $request =~ /signature=(\S+)/;
+		my $body = "$value, which is " . $value =~ s/%([0-9a-f]{2})/chr hex $1/gier . ".\n" . ('x' x $argument);
+		put($client, $log, "HTTP/1.1 500 So be it\r\n" . length_of(length $body) . "\r\n$body");
 	}
 	elsif ($kind eq 'part')
 	{
@@ -387,11 +393,20 @@ subtest 'failures' => sub {
 				my ($reply, $name) = @_;
 				my ($sqlstate, $message, $detail) = @{ told($reply) };
 				is_deeply([ $sqlstate, $message ], [ '38000', "$what: $refusals{$status}" ], $name);
-				like($detail, qr{^HTTP status $status: You asked:\nGET /status/$status\?expires=\*+&signature=\*+ HTTP/1\.1},
+				like($detail, qr{^HTTP status $status: You asked:\nGET /status/$status\?\*+ HTTP/1\.1},
 					'what it said, without the secrets');
 				unlike(join("\n", values %{ $reply->{error} }), qr/c2lnbm|bXVzdC1|99999999|api_good/, 'nowhere');
 			}, server => 'files');
 		is(() = $since->() =~ /^GET/mg, 2, 'no redirect is followed, and nothing repeated');
+	}
+	foreach my $size (100, 500_000)
+	{
+		both_ways("an error of $size bytes", file('error', $size), sub {
+				my ($reply, $name) = @_;
+				like($reply->{error}{detail},
+					$size > 65536 ? qr/^HTTP status 500: \*+, which is \*+\.\nx{900,} \.\.\. \(65536 bytes in all\)$/
+					: qr/^HTTP status 500: \*+, which is \*+\.\nx{100}$/, "$name is told, as far as it is of use");
+			});
 	}
 	gives("expired: $_", file('status', $_), 'expired') foreach 400, 403, 404, 410;
 	gives('the next one', file('whole', 1000), expected(1000));
@@ -472,6 +487,60 @@ subtest 'TLS' => sub {
 		}, server => 'tls');
 };
 
+subtest 'beside HTTP/2' => sub {
+	my $nginx = (grep { -x } '/usr/sbin/nginx', '/usr/bin/nginx')[0];
+	plan skip_all => 'nginx is not installed' unless $nginx;
+
+	my $h2_port = PostgreSQL::Test::Cluster::get_free_port();
+	my $access = "$dir/nginx.access";
+	my $api = $mock->url;
+	append_to_file("$dir/nginx.conf", <<"CONF");
+daemon off;
+worker_processes 1;
+pid $dir/nginx.pid;
+error_log $dir/nginx.error;
+events { worker_connections 64; }
+http {
+	log_format of_test '\$server_protocol \$uri';
+	access_log $access of_test;
+	client_body_temp_path $dir/nginx.body;
+	proxy_temp_path $dir/nginx.proxy;
+	fastcgi_temp_path $dir/nginx.fastcgi;
+	uwsgi_temp_path $dir/nginx.uwsgi;
+	scgi_temp_path $dir/nginx.scgi;
+	server {
+		listen 127.0.0.1:$h2_port ssl http2;
+		ssl_certificate $dir/good.pem;
+		ssl_certificate_key $dir/good.key;
+		proxy_http_version 1.1;
+		location /whole/ { proxy_pass http://127.0.0.1:$port; }
+		location /cut/ { proxy_pass http://127.0.0.1:$port; }
+		location / { proxy_pass $api; }
+	}
+}
+CONF
+	my $pid = fork() // die "fork: $!";
+	exec $nginx, '-p', $dir, '-c', "$dir/nginx.conf", '-e', "$dir/nginx.error" or POSIX::_exit(127)
+	  unless $pid;
+	SixtyfourTest::poll_until(
+		sub { IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $h2_port) })
+	  or die 'nginx does not start';
+
+	add_server('h2', "base_url 'https://127.0.0.1:$h2_port', ca_file '$dir/good-ca.pem', timeout '20'");
+	$session->value('SET sixtyfour.server = h2');
+	my $ask = q{SELECT sixtyfour_request('GET', '/workflows') IS NOT NULL};
+	is($session->value($ask), 't', 'a connection stands');
+	gives('a file', file('whole', 20_000_000) =~ s{^http://[^/]+}{https://127.0.0.1:$h2_port}r,
+		expected(20_000_000), server => 'h2');
+	is($session->value($ask), 't', 'and goes on to be used');
+	both_ways('lost', file('cut', 2_000_000) =~ s{^http://[^/]+}{https://127.0.0.1:$h2_port}r,
+		sub { is(told($_[0])->[0], '08006', $_[1]); }, server => 'h2');
+	is(slurp_file($access), join("\n", 'HTTP/2.0 /workflows', ('HTTP/1.1 /whole/20000000') x 2, 'HTTP/2.0 /workflows',
+			('HTTP/1.1 /cut/2000000') x 2) . "\n", 'files come by HTTP/1.1, answers by HTTP/2');
+	kill 'QUIT', $pid;
+	waitpid $pid, 0;
+};
+
 # A number of kB from /proc/PID/status
 sub memory
 {
@@ -492,6 +561,9 @@ sub held
 }
 
 subtest 'a large file in little memory' => sub {
+	# one whose peak is not that of others' deeds
+	$session->close;
+	$session = SixtyfourTest::Session->new($node);
 	my $pid = $session->pid;
 	my $expected = expected($large);
 	gives('to warm up', file('whole', 1_000_000), expected(1_000_000));
@@ -650,7 +722,6 @@ subtest 'a background process' => sub {
 	$watcher->value('SELECT pg_advisory_lock(64)');
 	is(in_background(file('whole', $large), sub {
 				my $pid = held();
-				my $before = memory($pid, 'VmHWM');
 				is(temporary_files(), 1, 'the file is there, in a later transaction');
 				cmp_ok(memory($pid, 'RssAnon'), '<', 16384, 'it is not in memory');
 				$watcher->value('SELECT pg_advisory_unlock(64)');

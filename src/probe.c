@@ -36,6 +36,7 @@
 S64_FUNCTION(sixtyfour_test_same_origin);
 S64_FUNCTION(sixtyfour_test_is_url);
 S64_FUNCTION(sixtyfour_test_download);
+S64_FUNCTION(sixtyfour_test_two_downloads);
 S64_FUNCTION(sixtyfour_test_background);
 extern PGDLLEXPORT void s64_probe_main(Datum arg);
 
@@ -134,6 +135,29 @@ sixtyfour_test_download(PG_FUNCTION_ARGS)
 		result = digest_source(s64_download_read, download, piece, hold);
 	s64_download_finish(download);
 	PG_RETURN_TEXT_P(cstring_to_text(result));
+}
+
+/*
+ * sixtyfour_test_two_downloads(text, text) returns text: the first is opened,
+ * then the second read, then the first
+ */
+Datum
+sixtyfour_test_two_downloads(PG_FUNCTION_ARGS)
+{
+	Account    *account = s64_account_get(s64_guc_server, GetUserId());
+	Download   *first = s64_download_start(account,
+										   text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	Download   *second;
+	char	   *digest;
+
+	s64_download_open(first);
+	second = s64_download_start(account, text_to_cstring(PG_GETARG_TEXT_PP(1)));
+	digest = digest_source(s64_download_read, second, 1000, false);
+	digest = psprintf("%s, %s", digest,
+					  digest_source(s64_download_read, first, 1000, false));
+	s64_download_finish(first);
+	s64_download_finish(second);
+	PG_RETURN_TEXT_P(cstring_to_text(digest));
 }
 
 /* sixtyfour_test_background(): start a process that reads probe.url */

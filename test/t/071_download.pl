@@ -96,6 +96,15 @@ sub serve
 		put($client, $log, "HTTP/1.1 $argument So be it\r\n" . length_of(length $body)
 			  . "Location: /whole/1000\r\n\r\n$body");
 	}
+	elsif ($kind eq 'drip')
+	{
+		put($client, $log, "HTTP/1.1 200 OK\r\n" . length_of($argument) . "\r\n");
+		foreach my $at (0 .. $argument - 1)
+		{
+			put($client, $log, substr $pattern, $at, 1);
+			select undef, undef, undef, 0.1;
+		}
+	}
 	elsif ($kind eq 'error')
 	{
 		my ($value) = $request =~ /signature=(\S+)/;
@@ -181,6 +190,8 @@ $node->safe_psql('postgres', q{
 	CREATE FUNCTION download(url text, piece integer DEFAULT 65536, spool boolean DEFAULT false,
 			hold boolean DEFAULT false) RETURNS text STRICT
 		AS 'sixtyfour', 'sixtyfour_test_download' LANGUAGE C;
+	CREATE FUNCTION two_downloads(text, text) RETURNS text STRICT
+		AS 'sixtyfour', 'sixtyfour_test_two_downloads' LANGUAGE C;
 	CREATE FUNCTION background() RETURNS boolean
 		AS 'sixtyfour', 'sixtyfour_test_background' LANGUAGE C;
 });
@@ -595,6 +606,11 @@ subtest 'a reader that is slow' => sub {
 	my $reply = $session->receive;
 	is_deeply($reply->{rows}, [ [ expected($size) ] ],
 		'goes on, though more than the timeout has passed') or diag(explain($reply->{error}));
+
+	# the second takes longer than the timeout, though it never stops for so long
+	is($session->value('SELECT two_downloads(' . quoted(file('whole', $size)) . ', ' . quoted(file('drip', 8)) . ')'),
+		expected(8) . ', ' . expected($size), 'one that pauses while another is waited for')
+	  unless $slow;
 
 	# the whole file is in the buffer, and the connection has ended
 	$watcher->value('SELECT pg_advisory_lock(64)');

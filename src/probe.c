@@ -24,6 +24,7 @@
 #include "utils/snapmgr.h"
 
 #include "compat.h"
+#include "csv.h"
 #include "download.h"
 #include "fault.h"
 #include "guc.h"
@@ -64,14 +65,13 @@ wait_for_test(void)
 
 /* "bytes digest" of all that a source gives; waits for the test after a piece. */
 static char *
-digest_source(size_t (*source) (void *, char *, size_t), void *arg, int piece,
-			  bool hold)
+digest_source(CsvSource source, void *arg, int piece, bool hold)
 {
 	pg_cryptohash_ctx *md5 = pg_cryptohash_create(PG_MD5);
 	char	   *buf = palloc(piece);
 	uint8		digest[MD5_DIGEST_LENGTH];
 	int64		total = 0;
-	size_t		n;
+	int			n;
 	StringInfoData text;
 
 	pg_cryptohash_init(md5);

@@ -57,28 +57,6 @@ my %points = (
 # ---- a library with the points in it ----
 
 my $top = abs_path(dirname(__FILE__) . '/../..');
-my $library = PostgreSQL::Test::Utils::tempdir();
-
-# Only what knows of the points is compiled anew.
-sub build
-{
-	my @make = ('make', '-s', '-C', $library, 'with_llvm=no', 'COPT=-DS64_FAULTS',
-		'PG_CONFIG=' . ($ENV{PG_CONFIG} // 'pg_config'));
-
-	system_log('cp', '-a', "$top/Makefile", "$top/sixtyfour.control", glob("$top/*.sql"), "$top/src", $library);
-	foreach my $source (glob "$library/src/*.c")
-	{
-		unlink $source =~ s/c$/o/r if slurp_file($source) =~ /"fault\.h"/;
-	}
-	return system_log(@make, 'install', "DESTDIR=$library/inst") == 0;
-}
-
-# The settings with which the cluster finds this library instead of the usual one
-sub settings
-{
-	return slurp_file($ENV{TEMP_CONFIG}) =~ s{\Q$top\E/inst}{$library/inst}gr;
-}
-
 my %named;
 foreach my $source (glob "$top/src/*.c")
 {
@@ -90,7 +68,7 @@ foreach my $source (glob "$top/src/*.c")
 	}
 }
 is_deeply([ sort keys %named ], [ sort keys %points ], 'the points are those in the sources');
-build() or die 'the library could not be built';
+my $settings = SixtyfourTest::faulty_library();
 
 # ---- the service, and its faults ----
 
@@ -160,7 +138,7 @@ sub network_faults
 # ---- the server ----
 
 my $node = SixtyfourTest::cluster('chaos', $mock, start => 0, route => 'worker',
-	conf => settings() . "restart_after_crash = on\n");
+	conf => $settings . "restart_after_crash = on\n");
 $node->start;
 SixtyfourTest::install($node, 'postgres', $mock, server => "requests_per_minute '0', timeout '2'");
 my $folder = $node->data_dir . '/sixtyfour_faults';

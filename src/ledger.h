@@ -9,7 +9,7 @@
  *				sending -> done (endpoints that answer at once)
  *				sending -> rejected | uncertain
  *				uncertain, expired -> accepted | rejected | abandoned (uncertain.h)
- *				failed -> done (retry.c)
+ *				failed -> done (retry.c), expired (uncertain.h)
  *
  * A call changes its state in exactly one function per transition, guarded by
  * its old state and the worker's epoch; false means that it was no longer so,

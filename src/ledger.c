@@ -118,11 +118,12 @@ static SqlStatement select_tasks = {
 	3, {INT8OID, INT8OID, OIDOID}, NULL
 };
 
-/* "epoch <> $1" finds calls that a person gave a task id. */
+/* "epoch <> $1" finds calls of a copy that was resumed; not those of a later worker. */
 static SqlStatement adopt_tasks = {
 	"UPDATE sixtyfour.call SET epoch = $1"
 	" WHERE state = 'accepted' AND epoch <> $1"
-	" AND home_system = $2 AND home_database = $3 RETURNING " TASK_COLUMNS,
+	" AND home_system = $2 AND home_database = $3"
+	" AND " S64_HOME_HAS_EPOCH("$1", "$2", "$3") " RETURNING " TASK_COLUMNS,
 	3, {INT8OID, INT8OID, OIDOID}, NULL
 };
 

@@ -222,7 +222,7 @@ s64_uncertain_reopen(int64 call)
 static SqlStatement fetch_candidates = {
 	"WITH fetched AS (UPDATE sixtyfour.candidate k SET epoch = $1 FROM sixtyfour.call c"
 	" WHERE c.id = k.call AND k.epoch <> $1 AND c." UNCERTAIN
-	" AND c.home_system = $2 AND c.home_database = $3"
+	" AND c.home_system = $2 AND c.home_database = $3 AND " S64_HOME_HAS_EPOCH("$1", "$2", "$3")
 	" RETURNING c.id, c.operation, k.task_id, c.server::text, c.payer, c.items, c.expected_cents, c.created_at, c.account),"
 	" reopened AS (UPDATE sixtyfour.call SET finished_at = NULL WHERE id IN"
 	"  (SELECT id FROM sixtyfour.call WHERE id IN (SELECT id FROM fetched) AND " UNCERTAIN

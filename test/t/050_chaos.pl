@@ -537,6 +537,15 @@ is(value(q(string_agg(DISTINCT concat_ws(' ', j.state, c.state, coalesce(c.sqlst
 
 # ---- a worker that does not know that another one has taken over ----
 
+$mock->settings({ task_seconds => undef });
+my $running = ask_lead("N@{[ ++$names ]}");
+$node->poll_query_until('postgres', "SELECT state = 'running' FROM sixtyfour.job WHERE id = $running") or die;
+$session->value(q{
+	CREATE TABLE stolen (call bigint);
+	CREATE FUNCTION note_theft() RETURNS trigger LANGUAGE plpgsql AS
+		$$BEGIN INSERT INTO public.stolen VALUES (NEW.id); RETURN NEW; END$$;
+	CREATE TRIGGER theft BEFORE UPDATE ON sixtyfour.call FOR EACH ROW WHEN (NEW.epoch < OLD.epoch) EXECUTE FUNCTION note_theft();
+});
 my $before = hits();
 arm('reply-read', 'pause', 1);
 my $stale = ask_lead("N@{[ ++$names ]}");
@@ -545,15 +554,22 @@ SixtyfourTest::poll_until(sub { -e "$folder/reply-read.paused" }) or die 'the wo
 is(hits() - $before, 1, 'a worker sleeps over a reply');
 $session->value(q(UPDATE sixtyfour.state SET epoch = epoch + 1));
 $session->value(q(UPDATE sixtyfour.call SET epoch = s.epoch, state = 'uncertain', sqlstate = '08007' FROM sixtyfour.state s WHERE state = 'sending'));
+$session->value(q(UPDATE sixtyfour.call SET epoch = s.epoch FROM sixtyfour.state s WHERE state = 'accepted'));
+$mock->settings({ task_seconds => 0.3 });
 my $log = -s $node->logfile;
-unlink "$folder/reply-read.paused";
+# so long after its last look around it looks again when it is woken
+$node->poll_query_until('postgres', q(SELECT max(created_at) + interval '200 ms' < clock_timestamp() FROM sixtyfour.call)) or die;
 my $next = ask_lead("N@{[ ++$names ]}");
+unlink "$folder/reply-read.paused";
 $node->poll_query_until('postgres', "SELECT state = 'succeeded' FROM sixtyfour.job WHERE id = $next") or die;
 like(slurp_file($node->logfile, $log), qr/FATAL:  another worker has taken over this database/, 'and is told when it wakes that another one has taken over');
+is(value('count(*) FROM stolen'), 0, 'it took no task from the other one');
 is(value("concat_ws(' ', j.state, c.state, c.task_id) FROM sixtyfour.job j JOIN sixtyfour.call c ON c.id = j.call WHERE j.id = $stale"),
 	'uncertain uncertain', 'what it knew came too late');
+$mock->control('POST', 'tasks/all', { action => 'finish' });
 decide_all();
 is(value("state FROM sixtyfour.job WHERE id = $stale"), 'succeeded', 'until a person names the task');
+is(value("state FROM sixtyfour.job WHERE id = $running"), 'succeeded', 'the running task came home');
 is(scalar @{ accepted()->{$question} }, 1, 'nothing was paid for twice');
 
 # ---- a job that is cancelled between its call and its request ----

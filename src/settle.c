@@ -160,6 +160,9 @@ record_rejection(Flight *flight, int64 epoch)
 	switch (outcome->kind)
 	{
 		case OUTCOME_BAD_REQUEST:
+			/* it may be for one of them: each is tried alone (claim.h) */
+			retry_at = flight->items > 1 ? now : DT_NOBEGIN;
+			break;
 		case OUTCOME_FORBIDDEN:
 		case OUTCOME_NOT_FOUND:
 			retry_at = DT_NOBEGIN;	/* it would be refused again */

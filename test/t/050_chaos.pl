@@ -501,10 +501,9 @@ sub check
 			WHERE i.open AND i.fingerprint = j.fingerprint)
 		OR EXISTS (SELECT FROM sixtyfour.call_item i JOIN sixtyfour.call c ON c.id = i.call
 			WHERE c.state = 'failed' AND c.raw IS NOT NULL AND i.fingerprint = j.fingerprint)") };
-	# what was to be submitted again is not, if all who asked have cancelled; or it
-	# was refused then, as it travelled with others that the service refuses
+	# what was to be submitted again is not, if all who asked have cancelled
 	my %cancelled = map { $_->[0] => $resubmitted{ $_->[0] } } @{ rows("SELECT j.operation || ' ' || $asked_about FROM sixtyfour.job j
-		GROUP BY 1 HAVING bool_and(state = 'cancelled' OR state = 'failed' AND sqlstate = '22023')") };
+		GROUP BY 1 HAVING bool_and(state = 'cancelled')") };
 	is_deeply([ grep { !$known{$_} && !$abandoned{$_} && !$cancelled{$_} } sort keys %$accepted ], [],
 		"$when: every accepted question has its answer, or stands in attention");
 	note "$when: " . scalar(keys %$accepted) . ' questions were accepted, calls: '

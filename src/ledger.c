@@ -78,14 +78,22 @@ sqlstate_text(int sqlstate)
 
 /* ---- taking over ---- */
 
+#define TAKE_OVER(condition) \
+	"UPDATE sixtyfour.call SET epoch = $3," \
+	" state = CASE state WHEN 'sending' THEN 'uncertain' ELSE state END," \
+	" sqlstate = CASE state WHEN 'sending' THEN '08007' ELSE sqlstate END," \
+	" message = CASE state WHEN 'sending' THEN" \
+	" 'the worker ended before the service answered' ELSE message END" \
+	" WHERE id IN (SELECT id FROM sixtyfour.call WHERE " condition \
+	" AND home_system = $1 AND home_database = $2 FOR NO KEY UPDATE SKIP LOCKED)"
+
 static SqlStatement take_over_calls = {
-	"UPDATE sixtyfour.call SET epoch = $3,"
-	" state = CASE state WHEN 'sending' THEN 'uncertain' ELSE state END,"
-	" sqlstate = CASE state WHEN 'sending' THEN '08007' ELSE sqlstate END,"
-	" message = CASE state WHEN 'sending' THEN"
-	" 'the worker ended before the service answered' ELSE message END"
-	" WHERE id IN (SELECT id FROM sixtyfour.call WHERE state IN " OPEN_CALL
-	" AND home_system = $1 AND home_database = $2 FOR NO KEY UPDATE SKIP LOCKED)",
+	TAKE_OVER("state IN " OPEN_CALL), 3, {INT8OID, OIDOID, INT8OID}, NULL
+};
+
+/* Those that somebody had locked then */
+static SqlStatement take_over_rest = {
+	TAKE_OVER("state = 'sending' AND epoch <> $3 AND " S64_HOME_HAS_EPOCH("$3", "$1", "$2")),
 	3, {INT8OID, OIDOID, INT8OID}, NULL
 };
 
@@ -188,9 +196,11 @@ s64_ledger_adopt(int64 epoch, LedgerTask **tasks, int *ntasks)
 {
 	MemoryContext context = CurrentMemoryContext;
 	Datum		values[3] = {Int64GetDatum(epoch), home_system(), home_database()};
+	Datum		rest[3] = {home_system(), home_database(), Int64GetDatum(epoch)};
 	uint64		rows;
 
 	s64_sql_begin();
+	stragglers |= s64_sql_run(&take_over_rest, rest, NULL) > 0;
 	rows = s64_sql_run(&adopt_tasks, values, NULL);
 	*tasks = read_tasks(rows, context);
 	s64_sql_end();

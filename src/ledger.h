@@ -65,7 +65,10 @@ extern int64 s64_ledger_take_over(void);
 /* The accepted calls of this epoch; returns their number. */
 extern int	s64_ledger_tasks(int64 epoch, LedgerTask **tasks);
 
-/* One accepted call of this epoch, as after resolve; false if it is not. */
+/*
+ * Take over what was locked when the worker began, or was brought home by
+ * sixtyfour_resume() since; false if no task is to be followed.
+ */
 extern bool s64_ledger_adopt(int64 epoch, LedgerTask **tasks, int *ntasks);
 
 /* sending -> accepted */

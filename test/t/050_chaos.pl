@@ -13,7 +13,7 @@ use warnings FATAL => 'all';
 use Cwd qw(abs_path);
 use File::Basename qw(dirname);
 use JSON::PP;
-use List::Util qw(shuffle sum0);
+use List::Util qw(max shuffle sum0);
 use Test::More;
 use Time::HiRes qw(time);
 
@@ -384,6 +384,14 @@ sub arm
 	return;
 }
 
+my $most = 0;	# workers at the same time
+
+sub count_workers
+{
+	$most = max($most, attempt(q(SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'sixtyfour worker')) || 0);
+	return;
+}
+
 # Make a process fail at a point; false if none comes there.
 sub strike
 {
@@ -396,10 +404,12 @@ sub strike
 		ask(6);
 		$bring{$point}->() if $bring{$point};
 		wait_a_while(sub { hits() > $before });
+		count_workers();
 		last if hits() > $before;
 	}
 	unlink "$folder/$point";
 	reconnect() if $action eq 'kill';
+	count_workers();
 	return hits() > $before;
 }
 
@@ -584,6 +594,8 @@ is(value("string_agg(state, ' ' ORDER BY id) FROM sixtyfour.job WHERE id IN ($ca
 is(scalar @{ accepted()->{"enrich_lead N$names"} }, 1, 'which was paid for once');
 
 my $said = slurp_file($node->logfile);
+is($most, 1, 'there were never two workers');
+unlike($said, qr/another worker is running/, 'nor was one started beside another');
 unlike($said, qr/PANIC|TRAP|terminated by signal (?!9:)/, 'nothing but the kills has crashed');
 
 done_testing();

@@ -994,7 +994,7 @@ CREATE FUNCTION @extschema@.sixtyfour_retry(job bigint)
 	RETURNS boolean AS 'MODULE_PATHNAME'
 	LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 COMMENT ON FUNCTION @extschema@.sixtyfour_retry(bigint) IS
-'queue a failed or cancelled job again, which may cost again; where an answer that could not be read is kept and can be read now, that is taken instead; a NOTICE says which; false if the job is neither';
+'queue a failed or cancelled job again, which may cost again; where an answer that could not be read is kept and can be read now, that is taken instead, else the service is asked again for the answer to that task; a NOTICE says which; false if the job is neither';
 
 CREATE FUNCTION @extschema@.sixtyfour_resolve(call bigint, action text)
 	RETURNS void AS 'MODULE_PATHNAME'

@@ -57,6 +57,7 @@ typedef struct ClaimJob
 	Jsonb	   *body;
 	pg_uuid_t	fingerprint;
 	int			attempts;
+	bool		alone;			/* it was refused together with others */
 	int			cache_ttl;		/* age of a stored result that will do, s */
 	bool		disposed;		/* it is not queued any more: set by all below */
 	bool		held;			/* a user's transaction holds it, or too many of its

@@ -83,17 +83,26 @@ sqlstate_text(int sqlstate)
 	"(operation = ANY ($4) AND created_at > clock_timestamp() - make_interval(secs => $5)" \
 	" AND " S64_HOME_GOES_ON("$1", "$2") \
 	" AND EXISTS (SELECT FROM sixtyfour.job j WHERE j.call = call.id AND j.state = 'sending'))"
-#define LOST "state = 'sending' AND NOT " AGAIN
+
+#define TAKE_OVER(condition, lost) \
+	"UPDATE sixtyfour.call SET epoch = $3," \
+	" state = CASE WHEN " lost " THEN 'uncertain' ELSE state END," \
+	" sqlstate = CASE WHEN " lost " THEN '08007' ELSE sqlstate END," \
+	" message = CASE WHEN " lost " THEN" \
+	" 'the worker ended before the service answered' ELSE message END" \
+	" WHERE id IN (SELECT id FROM sixtyfour.call WHERE " condition \
+	" AND home_system = $1 AND home_database = $2 FOR NO KEY UPDATE SKIP LOCKED)"
 
 static SqlStatement take_over_calls = {
-	"UPDATE sixtyfour.call SET epoch = $3,"
-	" state = CASE WHEN " LOST " THEN 'uncertain' ELSE state END,"
-	" sqlstate = CASE WHEN " LOST " THEN '08007' ELSE sqlstate END,"
-	" message = CASE WHEN " LOST " THEN"
-	" 'the worker ended before the service answered' ELSE message END"
-	" WHERE id IN (SELECT id FROM sixtyfour.call WHERE state IN " OPEN_CALL
-	" AND home_system = $1 AND home_database = $2 FOR NO KEY UPDATE SKIP LOCKED)",
+	TAKE_OVER("state IN " OPEN_CALL, "state = 'sending' AND NOT " AGAIN),
 	5, {INT8OID, OIDOID, INT8OID, TEXTARRAYOID, FLOAT8OID}, NULL
+};
+
+/* Those that somebody had locked then */
+static SqlStatement take_over_rest = {
+	TAKE_OVER("state = 'sending' AND epoch <> $3 AND " S64_HOME_HAS_EPOCH("$3", "$1", "$2"),
+			  "state = 'sending'"),
+	3, {INT8OID, OIDOID, INT8OID}, NULL
 };
 
 /* The operations whose submissions the service knows again */
@@ -181,11 +190,12 @@ static SqlStatement select_tasks = {
 	3, {INT8OID, INT8OID, OIDOID}, NULL
 };
 
-/* "epoch <> $1" finds calls that a person gave a task id. */
+/* "epoch <> $1" finds calls of a copy that was resumed; not those of a later worker. */
 static SqlStatement adopt_tasks = {
 	"UPDATE sixtyfour.call SET epoch = $1"
 	" WHERE state = 'accepted' AND epoch <> $1"
-	" AND home_system = $2 AND home_database = $3 RETURNING " TASK_COLUMNS,
+	" AND home_system = $2 AND home_database = $3"
+	" AND " S64_HOME_HAS_EPOCH("$1", "$2", "$3") " RETURNING " TASK_COLUMNS,
 	3, {INT8OID, INT8OID, OIDOID}, NULL
 };
 
@@ -250,9 +260,11 @@ s64_ledger_adopt(int64 epoch, LedgerTask **tasks, int *ntasks)
 {
 	MemoryContext context = CurrentMemoryContext;
 	Datum		values[3] = {Int64GetDatum(epoch), home_system(), home_database()};
+	Datum		rest[3] = {home_system(), home_database(), Int64GetDatum(epoch)};
 	uint64		rows;
 
 	s64_sql_begin();
+	stragglers |= s64_sql_run(&take_over_rest, rest, NULL) > 0;
 	rows = s64_sql_run(&adopt_tasks, values, NULL);
 	*tasks = read_tasks(rows, context);
 	s64_sql_end();

@@ -9,7 +9,7 @@
  *				sending -> done (endpoints that answer at once)
  *				sending -> rejected | uncertain
  *				uncertain, expired -> accepted | rejected | abandoned (uncertain.h)
- *				failed -> done (retry.c)
+ *				failed -> done (retry.c), expired (uncertain.h)
  *
  * A call changes its state in exactly one function per transition, guarded by
  * its old state and the worker's epoch; false means that it was no longer so,
@@ -88,7 +88,10 @@ extern int	s64_ledger_unanswered(int64 epoch, LedgerUnanswered **calls);
 /* The accepted calls of this epoch; returns their number. */
 extern int	s64_ledger_tasks(int64 epoch, LedgerTask **tasks);
 
-/* One accepted call of this epoch, as after resolve; false if it is not. */
+/*
+ * Take over what was locked when the worker began, or was brought home by
+ * sixtyfour_resume() since; false if no task is to be followed.
+ */
 extern bool s64_ledger_adopt(int64 epoch, LedgerTask **tasks, int *ntasks);
 
 /* sending -> accepted */

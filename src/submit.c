@@ -263,7 +263,7 @@ get_group(Pass *pass, Payer *payer, const ClaimJob *job)
 	Batch	   *group;
 	ListCell   *lc;
 
-	if (job->endpoint->bulk_path != NULL)
+	if (job->endpoint->bulk_path != NULL && !job->alone)
 	{
 		manner = s64_request_manner(job->endpoint, job->body);
 		hash = hash_bytes_extended((const unsigned char *) manner, VARSIZE(manner), 0);
@@ -503,7 +503,7 @@ plan_calls(Pass *pass, Batch *group, int room)
 		calls = available(pass, group->payer, calls);
 		if (calls == 0)
 			return;
-		if (group->endpoint->bulk_path != NULL && left >= BULK_MIN && !one_by_one)
+		if (group->manner != NULL && left >= BULK_MIN && !one_by_one)
 		{
 			n = Min(left, BULK_MAX);
 			if (lingers(pass, group->jobs[done < group->had ? done : group->next], n))

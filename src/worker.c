@@ -198,6 +198,10 @@ fetch_candidates(TimestampTz now)
 		task->unproven = true;
 		task->reserved_at = c->created_at;
 		task->account = c->account;
+		/* what was spent is at risk again, as the ledger says */
+		if (c->reopened)
+			s64_meter_correct(&c->account, -c->expected_cents,
+							  c->expected_cents, c->created_at);
 	}
 }
 

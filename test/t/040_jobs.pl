@@ -237,6 +237,17 @@ is(value("sum(cents) FROM sixtyfour.calls WHERE operation = 'find_phone' AND ite
 is(value("sum(cents) FROM sixtyfour.results WHERE operation = 'find_phone' AND call IN (SELECT id FROM sixtyfour.calls WHERE items > 1)"),
 	7500, 'and shared among the answers');
 
+# one lead that the service refuses does not take the others of its request along
+$mock->reset;
+$mock->rule({ match => { path => '/find-email*', body_contains => '"Lead 5 refused"' }, status => 422 });
+my @refused = bulk('refused', 12);
+wait_for_all(@refused);
+is(value("string_agg(state, ' ' ORDER BY id) FROM sixtyfour.jobs WHERE id = ANY ('{@{[join ',', @refused]}}')"),
+	join(' ', map { $_ == 5 ? 'failed' : 'succeeded' } 1 .. 12), 'one of twelve is refused');
+is(value("sqlstate FROM sixtyfour.jobs WHERE id = $refused[4]"), '22023', 'and says so');
+is($mock->summary->{by_path}{'POST /find-email-bulk-async'} . ' ' . $mock->summary->{by_path}{'POST /find-email-async'}, '1 12', 'each was tried alone, once');
+is_deeply($mock->summary->{duplicate_leads}, {}, 'nobody was asked about twice');
+
 # ---- every state ----
 
 my $timeout = [ '57014', 'canceling wait due to its timeout', '',

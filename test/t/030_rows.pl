@@ -422,6 +422,19 @@ psql(q{UPDATE sixtyfour.job SET delivery = 'unapplied' WHERE delivery = 'applied
 deliver('company');
 is(psql('SELECT count(*) FROM contacts'), '2', 'writing an answer again adds nobody');
 
+# columns of the child table may be called as anything
+psql(q{
+	CREATE TABLE sites (company_id int, place text, nr text, t text, s text);
+	SELECT sixtyfour_create_enrichment('sites', 'companies', 'enrich_company', '{"company_name":"name"}',
+		'{"leads":{"table":"sites","key":{"company_id":"id"},"columns":{"place":"$.place","nr":"$.nr","t":"$.t","s":"$.s"}}}',
+		'{"industry":"industry"}');
+	SELECT sixtyfour_run_enrichment('sites');
+}, 'alice');
+answer('sites', '{"id": 1}', '{"structured_data":{"leads":[{"place":"Oslo","nr":"2","t":"T"},{"place":"Bern","nr":"1","s":"S"}]}}');
+is(deliver('sites'), '{"id": 1} applied', 'people go to columns of any name');
+is(psql('SELECT * FROM sites'), "1|Oslo|2|T|\n1|Bern|1||S", 'in their order');
+psql(q{SELECT sixtyfour_drop_enrichment('sites'); DROP TABLE sites}, 'alice');
+
 psql(q{CREATE TABLE ring (id int PRIMARY KEY, a text, b text);
 	SELECT sixtyfour_create_enrichment('a', 'ring', 'enrich_lead', '{"name":"a"}', '{"b":"$.b"}', '{"b":"b"}', on_update => true)}, 'alice');
 fails('a circle', create(q{'b', 'ring', 'enrich_lead', '{"name":"b"}', '{"a":"$.a"}', '{"a":"a"}', on_update => true}),

@@ -16,6 +16,7 @@
 #include "postgres.h"
 
 #include "access/table.h"
+#include "access/xact.h"
 #include "catalog/partition.h"
 #include "commands/trigger.h"
 #include "miscadmin.h"
@@ -24,6 +25,7 @@
 #include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
+#include "utils/resowner.h"
 
 #include "asked.h"
 #include "compat.h"
@@ -238,24 +240,59 @@ empty_feed(Feed *feed)
 }
 
 /*
+ * prepare_feed() in a subtransaction, as the condition may use what is not there
+ * any more; nothing holds a function that it calls.
+ */
+static char *
+try_to_prepare(Feed *feed, TriggerData *data)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	char	   *volatile problem = NULL;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(feed->context);
+	PG_TRY();
+	{
+		problem = prepare_feed(feed, data);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(feed->context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		CurrentResourceOwner = owner;
+		if (ERRCODE_TO_CATEGORY(error->sqlerrcode) != ERRCODE_TO_CATEGORY(ERRCODE_SYNTAX_ERROR))
+			ReThrowError(error);
+		problem = error->message;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	return problem;
+}
+
+/*
  * The feed of a trigger, or NULL after a warning.  One that was not made to
- * the end, or invalidated meanwhile, is made anew the next time.
+ * the end, or invalidated meanwhile, is made anew the next time; so is one whose
+ * condition uses something that was changed.
  */
 static Feed *
 find_feed(TriggerData *data)
 {
 	Feed	   *feed = enter_feed(data->tg_trigger->tgoid);
-	MemoryContext old;
 	char	   *problem;
 
-	if (feed->valid && feed->plan != NULL)
+	if (feed->valid && feed->plan != NULL && s64_rows_is_current(feed->plan))
 		return feed;
 	empty_feed(feed);
 	feed->relation = RelationGetRelid(data->tg_relation);
 	feed->valid = true;
-	old = MemoryContextSwitchTo(feed->context);
-	problem = prepare_feed(feed, data);
-	MemoryContextSwitchTo(old);
+	problem = try_to_prepare(feed, data);
 	if (problem == NULL)
 		return feed;
 	warn(data, problem);

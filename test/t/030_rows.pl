@@ -214,6 +214,24 @@ is($stdout, '1', 'an insert goes on where the enrichment cannot') or diag($stder
 like($stderr, qr/WARNING:  enrichment "mail" did not see the new rows of table "people": column "company" does not exist\nHINT:  Mend or drop/,
 	'and says so');
 
+# a function that the condition calls can be dropped, which is no reason to refuse rows
+psql(q{CREATE TABLE picky (id int PRIMARY KEY, name text, email text);
+	CREATE FUNCTION wanted(text) RETURNS boolean LANGUAGE sql AS 'SELECT true';
+	SELECT sixtyfour_create_enrichment('picky', 'picky', 'find_email', '{"name":"name"}', '{"email":"$.email[0][0]"}', condition => 'wanted(name)')}, 'alice');
+$node->psql('postgres', q{INSERT INTO picky VALUES (1, 'One');
+	ALTER FUNCTION wanted(text) RENAME TO unwanted;
+	INSERT INTO picky VALUES (2, 'Two');
+	INSERT INTO picky VALUES (3, 'Three'), (1, 'Again') ON CONFLICT DO NOTHING;
+	BEGIN; SAVEPOINT s; INSERT INTO picky VALUES (4, 'Four'); ROLLBACK TO s; INSERT INTO picky VALUES (5, 'Five'); COMMIT;
+	SELECT string_agg(id::text, ' ' ORDER BY id) FROM picky}, stdout => \$stdout, stderr => \$stderr, on_error_stop => 0);
+is($stdout, '1 2 3 5', 'an insert goes on where the condition cannot be evaluated any more') or diag($stderr);
+like($stderr, qr/WARNING:  enrichment "picky" did not see the new rows of table "picky": function public\.wanted\(text\) does not exist\nHINT:  Mend or drop/, 'and says why');
+is(queued('picky'), '{"id": 1}', 'with nothing queued');
+psql(q{ALTER FUNCTION unwanted(text) RENAME TO wanted; INSERT INTO picky VALUES (6, 'Six')});
+is(queued('picky'), '{"id": 1} {"id": 6}', 'until it can');
+is(psql(q{SELECT sixtyfour_run_enrichment('picky')}, 'alice'), '3', 'what was missed is found');
+psql(q{SELECT sixtyfour_drop_enrichment('picky')});
+
 fails('a trigger of the wrong kind', q{CREATE TRIGGER wrong AFTER INSERT ON people FOR EACH ROW
 	EXECUTE FUNCTION sixtyfour_enrich_trigger('mail'); INSERT INTO people (name) VALUES ('x')},
 	'39P01', 'sixtyfour_enrich_trigger() must be called by an AFTER INSERT or AFTER UPDATE trigger');

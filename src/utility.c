@@ -7,14 +7,17 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "access/xact.h"
 #include "catalog/objectaccess.h"
+#include "catalog/pg_database.h"
 #include "catalog/pg_extension.h"
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"
 #include "commands/extension.h"
 #include "miscadmin.h"
 #include "tcop/utility.h"
+#include "utils/syscache.h"
 
 #include "compat.h"
 #include "errand.h"
@@ -69,14 +72,29 @@ stop_for_extension(const char *name)
 		s64_errand_stop(MyDatabaseId);
 }
 
+/* The default template may have been made a database like any other. */
+static bool
+is_template(const char *name)
+{
+	HeapTuple	tuple = SearchSysCache1(DATABASEOID,
+										ObjectIdGetDatum(get_database_oid(name, true)));
+	bool		result = HeapTupleIsValid(tuple) &&
+		((Form_pg_database) GETSTRUCT(tuple))->datistemplate;
+
+	if (HeapTupleIsValid(tuple))
+		ReleaseSysCache(tuple);
+	return result;
+}
+
 static void
 before_create_database(CreatedbStmt *stmt)
 {
 	DefElem    *template = find_option(stmt->options, "template");
 
-	/* the default, template1, is a template */
 	if (template != NULL && template->arg != NULL)
 		stop_database(defGetString(template));
+	else if (!is_template("template1"))
+		stop_database("template1");
 }
 
 static void

@@ -77,7 +77,7 @@ add_rows(const Enrichment *e, Row *rows, int n, int max, int priority)
 	kind.endpoint = e->endpoint;
 	kind.server = e->server;
 	kind.owner = GetUserId();
-	kind.payer = e->owner_pays ? e->owner : GetUserId();
+	kind.payer = OidIsValid(e->payer) ? e->payer : GetUserId();
 	kind.priority = priority;
 	kind.run_at = GetCurrentTimestamp();
 	kind.enrichment = e->id;

@@ -415,6 +415,40 @@ fails('running it', q{SELECT sixtyfour_run_enrichment('firm')}, '42P01',
 	'the table of enrichment "firm" does not exist any more');
 psql(q{SELECT sixtyfour_drop_enrichment('firm')});
 
+# ---- enrichments that lose their owner, or are dropped ----
+
+my $restart = q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'sixtyfour writer'};
+psql(q{CREATE ROLE carol; CREATE ROLE dave; GRANT ALL ON SCHEMA public TO carol, dave; GRANT USAGE ON FOREIGN SERVER sixtyfour TO carol});
+psql(q{CREATE TABLE hers (id int PRIMARY KEY, name text, email text);
+	SELECT sixtyfour_create_enrichment('hers', 'hers', 'find_email', '{"name":"name"}', '{"email":"$.email[0][0]"}');
+	SELECT sixtyfour_create_enrichment('hers too', 'hers', 'find_phone', '{"name":"name"}', '{"email":"$.phone"}', payer => 'owner');
+	INSERT INTO hers VALUES (1, 'One'), (2, 'Two')}, 'carol');
+answer('hers', '{"id": 1}', '{"email":[["one@x.example","OK"]]}');
+psql(q{REASSIGN OWNED BY carol TO dave; DROP OWNED BY carol; DROP ROLE carol});
+is(deliver('hers'), '{"id": 1} applied', 'the owner was dropped: who has the table now writes');
+is(psql('SELECT id, email FROM hers ORDER BY id'), "1|one\@x.example\n2|", 'to the row');
+answer('hers', '{"id": 2}', '{"email":[["two@x.example","OK"]]}');
+psql('REVOKE UPDATE ON hers FROM dave');
+is(deliver('hers'), qq({"id": 1} applied\n{"id": 2} unapplied 42501 permission denied for table hers), 'with no more rights than that role has');
+psql('GRANT UPDATE ON hers TO dave');
+is(psql(q{SELECT name, owner FROM sixtyfour.enrichments ORDER BY name}, 'dave'), "hers|dave\nhers too|dave", 'that role sees them');
+is(psql(q{SELECT what_to_do FROM sixtyfour.attention WHERE kind = 'job' AND operation = 'find_email' AND reason ~ 'hers$'}),
+	q(mend the row, then sixtyfour_reapply('hers')), 'what to do');
+is(psql(q{SELECT sixtyfour_reapply('hers')}, 'dave'), '1', 'and commands them');
+$node->poll_query_until('postgres', q{SELECT email IS NOT NULL FROM hers WHERE id = 2}) or die;
+psql(q{INSERT INTO hers VALUES (3, 'Three')}, 'dave');
+like(psql(q{SELECT string_agg(sixtyfour_why(j.id), '') FROM sixtyfour.job j JOIN sixtyfour.enrichment e ON e.id = j.enrichment WHERE e.name = 'hers too' AND row_key = '{"id": 3}' AND j.payer::oid NOT IN (SELECT oid FROM pg_roles)}),
+	qr/paused/, 'but does not pay for what the other one was to pay for');
+
+psql(q{BEGIN; SELECT answer('hers', '{"id": 3}', '{"email":[["three@x.example"]]}');
+	UPDATE sixtyfour.job SET delivery = 'pending' WHERE delivery = 'unapplied' AND row_key = '{"id": 3}';
+	SELECT sixtyfour_drop_enrichment('hers'); COMMIT; } . $restart);
+$node->poll_query_until('postgres', q{SELECT count(*) = 0 FROM sixtyfour.job WHERE delivery = 'pending'}) or die;
+is(psql(q{SELECT delivery, sqlstate, message FROM sixtyfour.job WHERE row_key = '{"id": 3}' AND operation = 'find_email'}),
+	'unapplied|42704|the enrichment was dropped', 'an answer to an enrichment that was dropped');
+like(psql(q{SELECT what_to_do FROM sixtyfour.attention WHERE reason = 'the enrichment was dropped'}), qr/^nothing: the enrichment is gone/, 'what to do');
+psql(q{SELECT sixtyfour_drop_enrichment('hers too'); DROP TABLE hers}, 'dave');
+
 # ---- people of a company ----
 
 psql(q{

@@ -58,6 +58,26 @@ S64_FUNCTION(sixtyfour_run_enrichment);
 
 /* ---- rows into the queue ---- */
 
+/* Leave out rows that are too large to be asked about, and say so. */
+static int
+leave_out_large(const Enrichment *e, Row *rows, int n)
+{
+	int			kept = 0;
+
+	for (int i = 0; i < n; i++)
+	{
+		if (s64_queue_fits(e->endpoint, rows[i].body))
+			rows[kept++] = rows[i];
+	}
+	if (kept < n)
+		ereport(WARNING,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg_plural("enrichment \"%s\" leaves out %d row, whose input is too large to be sent",
+							   "enrichment \"%s\" leaves out %d rows, whose input is too large to be sent",
+							   n - kept, e->name, n - kept)));
+	return kept;
+}
+
 /* Queue these rows; returns how many were not asked about before. */
 static int
 add_rows(const Enrichment *e, Row *rows, int n, int max, int priority)
@@ -65,7 +85,7 @@ add_rows(const Enrichment *e, Row *rows, int n, int max, int priority)
 	JobSpec    *specs;
 	JobKind		kind;
 
-	n = s64_asked_leave_out(e, rows, n);
+	n = leave_out_large(e, rows, s64_asked_leave_out(e, rows, n));
 	n = Min(n, max);
 	specs = palloc(n * sizeof(JobSpec));
 	for (int i = 0; i < n; i++)

@@ -228,6 +228,41 @@ COMMENT ON FUNCTION @extschema@.sixtyfour_leads(jsonb) IS
 'the people in an answer of enrich-company, one object per row, best score (0-10) first';
 
 --
+-- CSV texts, and rows of a table's type
+--
+
+CREATE FUNCTION @extschema@.sixtyfour_csv(query text) RETURNS text
+	AS 'MODULE_PATHNAME' LANGUAGE C STRICT VOLATILE PARALLEL UNSAFE COST 1000;
+COMMENT ON FUNCTION @extschema@.sixtyfour_csv(text) IS
+'the rows of a SELECT as a CSV text with a header, such as enrich_dataframe takes; NULL is an empty field, an empty text ""';
+
+CREATE FUNCTION @extschema@.sixtyfour_csv_rows(csv text) RETURNS SETOF jsonb
+	AS 'MODULE_PATHNAME' LANGUAGE C STRICT IMMUTABLE PARALLEL SAFE COST 1000 ROWS 1000;
+COMMENT ON FUNCTION @extschema@.sixtyfour_csv_rows(text) IS
+'the records of a CSV text as objects of texts, by the names in its header; an empty field is null, "" an empty text; the second column "a" is called "a_2"';
+
+CREATE FUNCTION @extschema@.sixtyfour_csv_rows(csv bytea) RETURNS SETOF jsonb
+	AS 'MODULE_PATHNAME', 'sixtyfour_csv_rows_of_bytes'
+	LANGUAGE C STRICT IMMUTABLE PARALLEL SAFE COST 1000 ROWS 1000;
+COMMENT ON FUNCTION @extschema@.sixtyfour_csv_rows(bytea) IS
+'sixtyfour_csv_rows() of a CSV text''s bytes in UTF-8, such as pg_read_binary_file() returns';
+
+CREATE FUNCTION @extschema@.sixtyfour_dataframe_rows(answer jsonb) RETURNS SETOF jsonb
+	AS 'MODULE_PATHNAME' LANGUAGE C STRICT IMMUTABLE PARALLEL SAFE COST 1000 ROWS 1000;
+COMMENT ON FUNCTION @extschema@.sixtyfour_dataframe_rows(jsonb) IS
+'the rows in an answer of enrich_dataframe: of its CSV text as sixtyfour_csv_rows() reads it, or of its list of objects';
+
+CREATE FUNCTION @extschema@.sixtyfour_struct(target regclass, columns text[] DEFAULT NULL)
+	RETURNS jsonb AS 'MODULE_PATHNAME' LANGUAGE C STABLE PARALLEL SAFE COST 100;
+COMMENT ON FUNCTION @extschema@.sixtyfour_struct(regclass, text[]) IS
+'a struct for enrich_lead and others that asks for these columns of a table, described by their comments; without names for all that are neither key nor generated';
+
+CREATE FUNCTION @extschema@.sixtyfour_populate(base anyelement, answer jsonb) RETURNS anyelement
+	AS 'MODULE_PATHNAME' LANGUAGE C STABLE PARALLEL SAFE COST 10;
+COMMENT ON FUNCTION @extschema@.sixtyfour_populate(anyelement, jsonb) IS
+'the row base with what an answer found: jsonb_populate_record() for its structured_data, or all of it, with numbers and lists that came as text, and empty texts for what was not found';
+
+--
 -- The ledgers: what was asked for, what was sent, what came back.
 --
 -- Only the library writes them, as the extension's owner.  Everybody reads
@@ -312,7 +347,8 @@ CREATE TABLE sixtyfour.job (
 	finished_at timestamptz,
 	enrichment integer,					-- that it belongs to
 	row_key jsonb,						-- {"key column": value} of its row
-	row_input jsonb						-- {"input column": value} as they were
+	row_input jsonb,					-- {"input column": value} as they were
+	into_table regclass					-- where the rows go that its answer speaks of
 )
 -- Each job is updated some four times, in each of which a state changes that
 -- stands in indexes: room on the page lets old versions go with the next one.
@@ -545,6 +581,388 @@ COMMENT ON FUNCTION @extschema@.sixtyfour_find_phone_bulk_async(jsonb, jsonb) IS
 'a job for each lead of a JSON array of any length; returns their ids in order';
 
 --
+-- Newer operations
+--
+
+CREATE FUNCTION @extschema@.sixtyfour_people_intelligence(lead_info jsonb,
+	struct jsonb DEFAULT NULL, research_plan text DEFAULT NULL, options jsonb DEFAULT NULL)
+	RETURNS jsonb AS 'MODULE_PATHNAME', 'sixtyfour_call'
+	LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000;
+COMMENT ON FUNCTION @extschema@.sixtyfour_people_intelligence(jsonb, jsonb, text, jsonb) IS
+'POST /people-intelligence: find a person and what is known about them, or the fields of struct; returns {structured_data, notes, references, confidence_score (0-10)}; takes minutes, costs up to several dollars';
+
+CREATE FUNCTION @extschema@.sixtyfour_people_intelligence_async(lead_info jsonb,
+	struct jsonb DEFAULT NULL, research_plan text DEFAULT NULL, options jsonb DEFAULT NULL,
+	priority integer DEFAULT 100, run_at timestamptz DEFAULT now())
+	RETURNS bigint AS 'MODULE_PATHNAME', 'sixtyfour_call_async'
+	LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.sixtyfour_people_intelligence_async(jsonb, jsonb, text, jsonb, integer, timestamptz) IS
+'sixtyfour_people_intelligence() as a job, through POST /people-intelligence-async; returns the job''s id';
+
+CREATE FUNCTION @extschema@.sixtyfour_company_intelligence(target_company jsonb, struct jsonb,
+	lead_struct jsonb DEFAULT NULL, find_people boolean DEFAULT NULL, research_plan text DEFAULT NULL,
+	people_focus_prompt text DEFAULT NULL, options jsonb DEFAULT NULL)
+	RETURNS jsonb AS 'MODULE_PATHNAME', 'sixtyfour_call'
+	LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000;
+COMMENT ON FUNCTION @extschema@.sixtyfour_company_intelligence(jsonb, jsonb, jsonb, boolean, text, text, jsonb) IS
+'POST /company-intelligence: research a company for the fields of struct, and its people; returns {structured_data (with leads), notes, references, confidence_score (0-10)}; takes minutes, costs up to several dollars';
+
+CREATE FUNCTION @extschema@.sixtyfour_company_intelligence_async(target_company jsonb, struct jsonb,
+	lead_struct jsonb DEFAULT NULL, find_people boolean DEFAULT NULL, research_plan text DEFAULT NULL,
+	people_focus_prompt text DEFAULT NULL, options jsonb DEFAULT NULL, priority integer DEFAULT 100,
+	run_at timestamptz DEFAULT now())
+	RETURNS bigint AS 'MODULE_PATHNAME', 'sixtyfour_call_async'
+	LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.sixtyfour_company_intelligence_async(jsonb, jsonb, jsonb, boolean, text, text, jsonb, integer, timestamptz) IS
+'sixtyfour_company_intelligence() as a job, through POST /company-intelligence-async; returns the job''s id';
+
+CREATE FUNCTION @extschema@.sixtyfour_reverse_email(lead jsonb, options jsonb DEFAULT NULL)
+	RETURNS jsonb AS 'MODULE_PATHNAME', 'sixtyfour_call'
+	LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000;
+COMMENT ON FUNCTION @extschema@.sixtyfour_reverse_email(jsonb, jsonb) IS
+'POST /reverse-email: whose email address is it? lead needs a member email; returns the person''s name, company and what else is found; takes seconds';
+
+CREATE FUNCTION @extschema@.sixtyfour_reverse_email_async(lead jsonb, options jsonb DEFAULT NULL,
+	priority integer DEFAULT 100, run_at timestamptz DEFAULT now())
+	RETURNS bigint AS 'MODULE_PATHNAME', 'sixtyfour_call_async'
+	LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.sixtyfour_reverse_email_async(jsonb, jsonb, integer, timestamptz) IS
+'sixtyfour_reverse_email() as a job, through POST /reverse-email-async; returns the job''s id';
+
+CREATE FUNCTION @extschema@.sixtyfour_reverse_email_bulk_async(leads jsonb,
+	options jsonb DEFAULT NULL)
+	RETURNS bigint[] AS 'MODULE_PATHNAME', 'sixtyfour_bulk_async'
+	LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.sixtyfour_reverse_email_bulk_async(jsonb, jsonb) IS
+'a job for each lead of a JSON array of any length; returns their ids in order';
+
+CREATE FUNCTION @extschema@.sixtyfour_reverse_phone(lead jsonb, options jsonb DEFAULT NULL)
+	RETURNS jsonb AS 'MODULE_PATHNAME', 'sixtyfour_call'
+	LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000;
+COMMENT ON FUNCTION @extschema@.sixtyfour_reverse_phone(jsonb, jsonb) IS
+'POST /reverse-phone: whose phone number is it? lead needs a member phone; returns the person''s name, company and what else is found; takes seconds';
+
+CREATE FUNCTION @extschema@.sixtyfour_reverse_phone_async(lead jsonb, options jsonb DEFAULT NULL,
+	priority integer DEFAULT 100, run_at timestamptz DEFAULT now())
+	RETURNS bigint AS 'MODULE_PATHNAME', 'sixtyfour_call_async'
+	LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.sixtyfour_reverse_phone_async(jsonb, jsonb, integer, timestamptz) IS
+'sixtyfour_reverse_phone() as a job, through POST /reverse-phone-async; returns the job''s id';
+
+CREATE FUNCTION @extschema@.sixtyfour_reverse_phone_bulk_async(leads jsonb,
+	options jsonb DEFAULT NULL)
+	RETURNS bigint[] AS 'MODULE_PATHNAME', 'sixtyfour_bulk_async'
+	LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.sixtyfour_reverse_phone_bulk_async(jsonb, jsonb) IS
+'a job for each lead of a JSON array of any length; returns their ids in order';
+
+CREATE FUNCTION @extschema@.sixtyfour_research_agent(input_data jsonb, struct jsonb DEFAULT NULL,
+	research_plan text DEFAULT NULL, max_iterations integer DEFAULT NULL, options jsonb DEFAULT NULL)
+	RETURNS jsonb AS 'MODULE_PATHNAME', 'sixtyfour_call'
+	LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000;
+COMMENT ON FUNCTION @extschema@.sixtyfour_research_agent(jsonb, jsonb, text, integer, jsonb) IS
+'POST /research-agent: research whatever input_data tells, for the fields of struct; returns {structured_data, notes, references}; takes minutes';
+
+CREATE FUNCTION @extschema@.sixtyfour_research_agent_async(input_data jsonb,
+	struct jsonb DEFAULT NULL, research_plan text DEFAULT NULL, max_iterations integer DEFAULT NULL,
+	options jsonb DEFAULT NULL, priority integer DEFAULT 100, run_at timestamptz DEFAULT now())
+	RETURNS bigint AS 'MODULE_PATHNAME', 'sixtyfour_call_async'
+	LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.sixtyfour_research_agent_async(jsonb, jsonb, text, integer, jsonb, integer, timestamptz) IS
+'sixtyfour_research_agent() as a job, through POST /research-agent-async; returns the job''s id';
+
+CREATE FUNCTION @extschema@.sixtyfour_get_linkedin(linkedin_url text,
+	include_fresh boolean DEFAULT NULL, options jsonb DEFAULT NULL)
+	RETURNS jsonb AS 'MODULE_PATHNAME', 'sixtyfour_call'
+	LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000;
+COMMENT ON FUNCTION @extschema@.sixtyfour_get_linkedin(text, boolean, jsonb) IS
+'POST /get-linkedin: the LinkedIn profile at this URL; include_fresh asks for the latest; returns the service''s answer; takes seconds';
+
+CREATE FUNCTION @extschema@.sixtyfour_get_linkedin_async(linkedin_url text,
+	include_fresh boolean DEFAULT NULL, options jsonb DEFAULT NULL, priority integer DEFAULT 100,
+	run_at timestamptz DEFAULT now())
+	RETURNS bigint AS 'MODULE_PATHNAME', 'sixtyfour_call_async'
+	LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.sixtyfour_get_linkedin_async(text, boolean, jsonb, integer, timestamptz) IS
+'sixtyfour_get_linkedin() as a job, through POST /get-linkedin; returns the job''s id';
+
+CREATE FUNCTION @extschema@.sixtyfour_enrich_linkedin(linkedin_url text, struct jsonb DEFAULT NULL,
+	model_override text DEFAULT NULL, options jsonb DEFAULT NULL)
+	RETURNS jsonb AS 'MODULE_PATHNAME', 'sixtyfour_call'
+	LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000;
+COMMENT ON FUNCTION @extschema@.sixtyfour_enrich_linkedin(text, jsonb, text, jsonb) IS
+'POST /enrich-linkedin: the fields of struct from the LinkedIn profile of a person or company; returns the service''s answer; takes seconds';
+
+CREATE FUNCTION @extschema@.sixtyfour_enrich_linkedin_async(linkedin_url text,
+	struct jsonb DEFAULT NULL, model_override text DEFAULT NULL, options jsonb DEFAULT NULL,
+	priority integer DEFAULT 100, run_at timestamptz DEFAULT now())
+	RETURNS bigint AS 'MODULE_PATHNAME', 'sixtyfour_call_async'
+	LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.sixtyfour_enrich_linkedin_async(text, jsonb, text, jsonb, integer, timestamptz) IS
+'sixtyfour_enrich_linkedin() as a job, through POST /enrich-linkedin; returns the job''s id';
+
+CREATE FUNCTION @extschema@.sixtyfour_org_chart(company_name text DEFAULT NULL,
+	linkedin_public_id text DEFAULT NULL, linkedin_company_url text DEFAULT NULL,
+	max_results integer DEFAULT NULL, options jsonb DEFAULT NULL)
+	RETURNS jsonb AS 'MODULE_PATHNAME', 'sixtyfour_call'
+	LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000;
+COMMENT ON FUNCTION @extschema@.sixtyfour_org_chart(text, text, text, integer, jsonb) IS
+'POST /org-chart/full: who works at a company, and for whom; one of its names must be given; returns one page, its size and the cursor of the next in options {page_size, cursor}; takes minutes';
+
+CREATE FUNCTION @extschema@.sixtyfour_org_chart_async(company_name text DEFAULT NULL,
+	linkedin_public_id text DEFAULT NULL, linkedin_company_url text DEFAULT NULL,
+	max_results integer DEFAULT NULL, options jsonb DEFAULT NULL, priority integer DEFAULT 100,
+	run_at timestamptz DEFAULT now())
+	RETURNS bigint AS 'MODULE_PATHNAME', 'sixtyfour_call_async'
+	LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.sixtyfour_org_chart_async(text, text, text, integer, jsonb, integer, timestamptz) IS
+'sixtyfour_org_chart() as a job, through POST /org-chart/full; returns the job''s id';
+
+CREATE FUNCTION @extschema@.sixtyfour_org_chart_people(people_focus_prompt text,
+	company_name text DEFAULT NULL, linkedin_public_id text DEFAULT NULL,
+	linkedin_company_url text DEFAULT NULL, max_results integer DEFAULT NULL,
+	options jsonb DEFAULT NULL)
+	RETURNS jsonb AS 'MODULE_PATHNAME', 'sixtyfour_call'
+	LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000;
+COMMENT ON FUNCTION @extschema@.sixtyfour_org_chart_people(text, text, text, text, integer, jsonb) IS
+'POST /org-chart/find-people: those people of a company whom people_focus_prompt describes; one of the company''s names must be given; takes minutes';
+
+CREATE FUNCTION @extschema@.sixtyfour_org_chart_people_async(people_focus_prompt text,
+	company_name text DEFAULT NULL, linkedin_public_id text DEFAULT NULL,
+	linkedin_company_url text DEFAULT NULL, max_results integer DEFAULT NULL,
+	options jsonb DEFAULT NULL, priority integer DEFAULT 100, run_at timestamptz DEFAULT now())
+	RETURNS bigint AS 'MODULE_PATHNAME', 'sixtyfour_call_async'
+	LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.sixtyfour_org_chart_people_async(text, text, text, text, integer, jsonb, integer, timestamptz) IS
+'sixtyfour_org_chart_people() as a job, through POST /org-chart/find-people; returns the job''s id';
+
+--
+-- Searches.  Rows are objects with the columns of the service's CSV file: texts,
+-- or null where one is missing.
+--
+
+CREATE FUNCTION @extschema@.sixtyfour_search(query text, mode text DEFAULT 'people',
+	max_results integer DEFAULT 1000, options jsonb DEFAULT NULL)
+	RETURNS SETOF jsonb AS 'MODULE_PATHNAME', 'sixtyfour_follow'
+	LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000 ROWS 100;
+COMMENT ON FUNCTION @extschema@.sixtyfour_search(text, text, integer, jsonb) IS
+'POST /search/start-deep-search: search for what the query says, in mode people or company, wait until it is found, and return it, one object per row; tells how far it is; takes up to minutes; if it is interrupted the search goes on, and asking the same again joins it';
+
+CREATE FUNCTION @extschema@.sixtyfour_search_async(query text, mode text DEFAULT 'people',
+	max_results integer DEFAULT 1000, into_table regclass DEFAULT NULL, options jsonb DEFAULT NULL,
+	priority integer DEFAULT 100, run_at timestamptz DEFAULT now())
+	RETURNS bigint AS 'MODULE_PATHNAME', 'sixtyfour_call_async'
+	LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.sixtyfour_search_async(text, text, integer, regclass, jsonb, integer, timestamptz) IS
+'sixtyfour_search() as a job; its answer is the finished search''s status with its resource_handle_id; with into_table its rows go there, by names of columns; returns the job''s id';
+
+CREATE FUNCTION @extschema@.sixtyfour_start_search(query text, mode text DEFAULT 'people',
+	max_results integer DEFAULT 1000, options jsonb DEFAULT NULL)
+	RETURNS text AS 'MODULE_PATHNAME', 'sixtyfour_start'
+	LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000;
+COMMENT ON FUNCTION @extschema@.sixtyfour_start_search(text, text, integer, jsonb) IS
+'POST /search/start-deep-search: start a search, and return the task id that the service gives it';
+
+CREATE FUNCTION @extschema@.sixtyfour_search_status(task_id text)
+	RETURNS jsonb AS 'MODULE_PATHNAME', 'sixtyfour_call'
+	LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000;
+COMMENT ON FUNCTION @extschema@.sixtyfour_search_status(text) IS
+'GET /search/deep-search-status/{task_id}: how far a search is: {status, current_phase, total_results, resource_handle_id, ...}; free';
+
+CREATE FUNCTION @extschema@.sixtyfour_search_download(resource_handle_id text)
+	RETURNS SETOF jsonb AS 'MODULE_PATHNAME', 'sixtyfour_search_download'
+	LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000 ROWS 100;
+COMMENT ON FUNCTION @extschema@.sixtyfour_search_download(text) IS
+'GET /search/download: the rows that a finished search has found, one object each, as often as you like; free';
+
+CREATE FUNCTION @extschema@.sixtyfour_filter_search(simple_filters jsonb DEFAULT NULL,
+	filters jsonb DEFAULT NULL, mode text DEFAULT 'company', max_results integer DEFAULT 1000,
+	options jsonb DEFAULT NULL)
+	RETURNS SETOF jsonb AS 'MODULE_PATHNAME', 'sixtyfour_pages'
+	LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000 ROWS 100;
+COMMENT ON FUNCTION @extschema@.sixtyfour_filter_search(jsonb, jsonb, text, integer, jsonb) IS
+'POST /search/start-filter-search: what passes simple_filters (operators as MongoDB''s) or filters (OpenSearch''s), one object per row, page by page; options may hold page_size (1-100)';
+
+CREATE FUNCTION @extschema@.sixtyfour_filter_search_async(simple_filters jsonb DEFAULT NULL,
+	filters jsonb DEFAULT NULL, mode text DEFAULT 'company', max_results integer DEFAULT 1000,
+	options jsonb DEFAULT NULL, priority integer DEFAULT 100, run_at timestamptz DEFAULT now())
+	RETURNS bigint AS 'MODULE_PATHNAME', 'sixtyfour_call_async'
+	LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.sixtyfour_filter_search_async(jsonb, jsonb, text, integer, jsonb, integer, timestamptz) IS
+'one page of sixtyfour_filter_search() as a job: its answer is {results, next_cursor, ...}; options may hold page_size and cursor; returns the job''s id';
+
+CREATE FUNCTION @extschema@.sixtyfour_search_query(query text DEFAULT NULL,
+	simple_filters jsonb DEFAULT NULL, filters jsonb DEFAULT NULL, parsed_query jsonb DEFAULT NULL,
+	search_id text DEFAULT NULL, mode text DEFAULT 'people', max_results integer DEFAULT NULL,
+	options jsonb DEFAULT NULL)
+	RETURNS SETOF jsonb AS 'MODULE_PATHNAME', 'sixtyfour_pages'
+	LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000 ROWS 100;
+COMMENT ON FUNCTION @extschema@.sixtyfour_search_query(text, jsonb, jsonb, jsonb, text, text, integer, jsonb) IS
+'POST /search/query: what a query in plain words finds at once, or filters, or an earlier search (parsed_query, search_id): one of these, one object per row, page by page; options may hold page_size (1-100)';
+
+CREATE FUNCTION @extschema@.sixtyfour_search_query_async(query text DEFAULT NULL,
+	simple_filters jsonb DEFAULT NULL, filters jsonb DEFAULT NULL, parsed_query jsonb DEFAULT NULL,
+	search_id text DEFAULT NULL, mode text DEFAULT 'people', max_results integer DEFAULT NULL,
+	options jsonb DEFAULT NULL, priority integer DEFAULT 100, run_at timestamptz DEFAULT now())
+	RETURNS bigint AS 'MODULE_PATHNAME', 'sixtyfour_call_async'
+	LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.sixtyfour_search_query_async(text, jsonb, jsonb, jsonb, text, text, integer, jsonb, integer, timestamptz) IS
+'one page of sixtyfour_search_query() as a job: its answer is {results, next_cursor, ...}; options may hold page_size, and cursor instead of a query; returns the job''s id';
+
+CREATE FUNCTION @extschema@.sixtyfour_export_search(search_id text DEFAULT NULL,
+	parsed_query jsonb DEFAULT NULL, mode text DEFAULT NULL, max_results integer DEFAULT NULL,
+	options jsonb DEFAULT NULL)
+	RETURNS SETOF jsonb AS 'MODULE_PATHNAME', 'sixtyfour_follow'
+	LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000 ROWS 100;
+COMMENT ON FUNCTION @extschema@.sixtyfour_export_search(text, jsonb, text, integer, jsonb) IS
+'POST /search/export: all rows of an earlier search (its search_id or parsed_query), one object each';
+
+CREATE FUNCTION @extschema@.sixtyfour_export_search_async(search_id text DEFAULT NULL,
+	parsed_query jsonb DEFAULT NULL, mode text DEFAULT NULL, max_results integer DEFAULT NULL,
+	into_table regclass DEFAULT NULL, options jsonb DEFAULT NULL, priority integer DEFAULT 100,
+	run_at timestamptz DEFAULT now())
+	RETURNS bigint AS 'MODULE_PATHNAME', 'sixtyfour_call_async'
+	LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.sixtyfour_export_search_async(text, jsonb, text, integer, regclass, jsonb, integer, timestamptz) IS
+'sixtyfour_export_search() as a job; with into_table its rows go there, by names of columns; returns the job''s id';
+
+CREATE FUNCTION @extschema@.sixtyfour_filter_fields(mode text DEFAULT NULL,
+	refresh boolean DEFAULT NULL)
+	RETURNS jsonb AS 'MODULE_PATHNAME', 'sixtyfour_call'
+	LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000;
+COMMENT ON FUNCTION @extschema@.sixtyfour_filter_fields(text, boolean) IS
+'GET /search/filter-capabilities: the fields and operators that filters may use; free';
+
+CREATE FUNCTION @extschema@.sixtyfour_filter_values(field text, mode text DEFAULT NULL,
+	top_k integer DEFAULT NULL, options jsonb DEFAULT NULL)
+	RETURNS jsonb AS 'MODULE_PATHNAME', 'sixtyfour_call'
+	LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000;
+COMMENT ON FUNCTION @extschema@.sixtyfour_filter_values(text, text, integer, jsonb) IS
+'POST /search/filter-field-values: the commonest values of a field that filters may use; free';
+
+--
+-- Workflows.  Their definition is of blocks and edges; see the service's
+-- documentation.
+--
+
+CREATE FUNCTION @extschema@.sixtyfour_workflows()
+	RETURNS SETOF jsonb AS 'MODULE_PATHNAME', 'sixtyfour_call_rows'
+	LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000 ROWS 100;
+COMMENT ON FUNCTION @extschema@.sixtyfour_workflows() IS
+'GET /workflows: the account''s workflows, one object each; free';
+
+CREATE FUNCTION @extschema@.sixtyfour_workflow(id text)
+	RETURNS jsonb AS 'MODULE_PATHNAME', 'sixtyfour_call'
+	LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000;
+COMMENT ON FUNCTION @extschema@.sixtyfour_workflow(text) IS
+'GET /workflows/{id}: a workflow with its definition; free';
+
+CREATE FUNCTION @extschema@.sixtyfour_create_workflow(workflow_name text, workflow_definition jsonb,
+	options jsonb DEFAULT NULL)
+	RETURNS jsonb AS 'MODULE_PATHNAME', 'sixtyfour_call'
+	LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000;
+COMMENT ON FUNCTION @extschema@.sixtyfour_create_workflow(text, jsonb, jsonb) IS
+'POST /workflows: create a workflow; options may hold workflow_description and an id; returns it; free';
+
+CREATE FUNCTION @extschema@.sixtyfour_update_workflow(id text, changes jsonb)
+	RETURNS jsonb AS 'MODULE_PATHNAME', 'sixtyfour_call'
+	LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000;
+COMMENT ON FUNCTION @extschema@.sixtyfour_update_workflow(text, jsonb) IS
+'PATCH /workflows/{id}: change workflow_name, workflow_description or workflow_definition; returns the workflow; free';
+
+CREATE FUNCTION @extschema@.sixtyfour_delete_workflow(id text)
+	RETURNS void AS 'MODULE_PATHNAME', 'sixtyfour_call_void'
+	LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000;
+COMMENT ON FUNCTION @extschema@.sixtyfour_delete_workflow(text) IS
+'DELETE /workflows/{id}: delete a workflow; free';
+
+CREATE FUNCTION @extschema@.sixtyfour_workflow_blocks()
+	RETURNS SETOF jsonb AS 'MODULE_PATHNAME', 'sixtyfour_call_rows'
+	LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000 ROWS 100;
+COMMENT ON FUNCTION @extschema@.sixtyfour_workflow_blocks() IS
+'GET /workflows/blocks: the blocks that workflows are made of, with the schema of their specs; free';
+
+CREATE FUNCTION @extschema@.sixtyfour_run_workflow(id text, webhook_payload jsonb,
+	options jsonb DEFAULT NULL)
+	RETURNS SETOF jsonb AS 'MODULE_PATHNAME', 'sixtyfour_follow'
+	LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000 ROWS 100;
+COMMENT ON FUNCTION @extschema@.sixtyfour_run_workflow(text, jsonb, jsonb) IS
+'POST /workflows/run: run a workflow on an array of objects (or one), wait until it is done, and return the rows of its last block, one object each; tells how far it is; if it is interrupted the run goes on, and asking the same again joins it';
+
+CREATE FUNCTION @extschema@.sixtyfour_run_workflow_async(id text, webhook_payload jsonb,
+	into_table regclass DEFAULT NULL, options jsonb DEFAULT NULL, priority integer DEFAULT 100,
+	run_at timestamptz DEFAULT now())
+	RETURNS bigint AS 'MODULE_PATHNAME', 'sixtyfour_call_async'
+	LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.sixtyfour_run_workflow_async(text, jsonb, regclass, jsonb, integer, timestamptz) IS
+'sixtyfour_run_workflow() as a job; its answer is the finished run''s status with its run_id; with into_table its rows go there, by names of columns; returns the job''s id';
+
+CREATE FUNCTION @extschema@.sixtyfour_start_workflow(id text, webhook_payload jsonb,
+	options jsonb DEFAULT NULL)
+	RETURNS text AS 'MODULE_PATHNAME', 'sixtyfour_start'
+	LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000;
+COMMENT ON FUNCTION @extschema@.sixtyfour_start_workflow(text, jsonb, jsonb) IS
+'POST /workflows/run: start a run of a workflow, and return its run id';
+
+CREATE FUNCTION @extschema@.sixtyfour_workflow_status(run_id text)
+	RETURNS jsonb AS 'MODULE_PATHNAME', 'sixtyfour_call'
+	LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000;
+COMMENT ON FUNCTION @extschema@.sixtyfour_workflow_status(text) IS
+'GET /workflows/runs/{run_id}/live_status: how far a run is, block by block: {overall_status, overall_progress_percentage, blocks, ...}; free';
+
+CREATE FUNCTION @extschema@.sixtyfour_workflow_runs(status text DEFAULT NULL)
+	RETURNS SETOF jsonb AS 'MODULE_PATHNAME', 'sixtyfour_call_rows'
+	LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000 ROWS 100;
+COMMENT ON FUNCTION @extschema@.sixtyfour_workflow_runs(text) IS
+'GET /workflows/runs: runs of workflows, latest first, one object each; of one status, such as active, if it is given; free';
+
+CREATE FUNCTION @extschema@.sixtyfour_cancel_workflow(run_id text)
+	RETURNS jsonb AS 'MODULE_PATHNAME', 'sixtyfour_call'
+	LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000;
+COMMENT ON FUNCTION @extschema@.sixtyfour_cancel_workflow(text) IS
+'POST /workflows/cancel: cancel a run; free, but what it has done is billed';
+
+CREATE FUNCTION @extschema@.sixtyfour_workflow_results(run_id text)
+	RETURNS SETOF jsonb AS 'MODULE_PATHNAME', 'sixtyfour_workflow_results'
+	LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000 ROWS 100;
+COMMENT ON FUNCTION @extschema@.sixtyfour_workflow_results(text) IS
+'GET /workflows/runs/{run_id}/results/download-links: the rows of a finished run''s last block, one object each, as often as you like; free';
+
+--
+-- The account
+--
+
+CREATE FUNCTION @extschema@.sixtyfour_usage(time_window integer DEFAULT NULL)
+	RETURNS jsonb AS 'MODULE_PATHNAME', 'sixtyfour_call'
+	LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000;
+COMMENT ON FUNCTION @extschema@.sixtyfour_usage(integer) IS
+'GET /api/usage: what the key was used for in the last time_window seconds (3600); free';
+
+CREATE FUNCTION @extschema@.sixtyfour_webhook_secret()
+	RETURNS jsonb AS 'MODULE_PATHNAME', 'sixtyfour_call'
+	LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000;
+COMMENT ON FUNCTION @extschema@.sixtyfour_webhook_secret() IS
+'GET /webhooks/signing-secret: what is known of the secret that signs webhooks, not the secret itself; NULL if there is none; for the owner of the server; free';
+
+CREATE FUNCTION @extschema@.sixtyfour_create_webhook_secret()
+	RETURNS jsonb AS 'MODULE_PATHNAME', 'sixtyfour_call'
+	LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000;
+COMMENT ON FUNCTION @extschema@.sixtyfour_create_webhook_secret() IS
+'POST /webhooks/signing-secret: make a new secret that signs webhooks, which ends an earlier one at once; returns {plaintext, meta}, and the plaintext never again; for the owner of the server; free';
+
+CREATE FUNCTION @extschema@.sixtyfour_roll_webhook_secret(expire_overlap_hours integer DEFAULT NULL)
+	RETURNS jsonb AS 'MODULE_PATHNAME', 'sixtyfour_call'
+	LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000;
+COMMENT ON FUNCTION @extschema@.sixtyfour_roll_webhook_secret(integer) IS
+'POST /webhooks/signing-secret/roll: make a new secret; both sign for so many hours (24; 0 to 72); returns {plaintext, meta}, and the plaintext never again; for the owner of the server; free';
+
+CREATE FUNCTION @extschema@.sixtyfour_delete_webhook_secret()
+	RETURNS void AS 'MODULE_PATHNAME', 'sixtyfour_call_void'
+	LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000;
+COMMENT ON FUNCTION @extschema@.sixtyfour_delete_webhook_secret() IS
+'DELETE /webhooks/signing-secret: sign webhooks no more; for the owner of the server; free';
+
+--
 -- Jobs and calls that exist
 --
 
@@ -636,7 +1054,7 @@ COMMENT ON FUNCTION @extschema@.sixtyfour_resume() IS
 CREATE VIEW sixtyfour.jobs WITH (security_barrier) AS
 	SELECT id, state, delivery, operation, priority, run_at, body, server,
 		   owner, payer, enqueued_at, finished_at, attempts, call, result, shared,
-		   enrichment, row_key, sqlstate, message, detail, hint
+		   enrichment, row_key, sqlstate, message, detail, hint, into_table
 	FROM sixtyfour.job
 	WHERE pg_has_role(owner::oid, 'USAGE') OR pg_has_role('pg_monitor', 'USAGE');
 GRANT SELECT ON sixtyfour.jobs TO PUBLIC;

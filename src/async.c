@@ -17,6 +17,7 @@
 
 #include "account.h"
 #include "compat.h"
+#include "destination.h"
 #include "guc.h"
 #include "json.h"
 #include "operation.h"
@@ -39,6 +40,7 @@ make_kind(FunctionCallInfo fcinfo, const Operation *operation)
 	JobKind		kind = {0};
 	int			priority = s64_operation_argument(operation, "priority");
 	int			run_at = s64_operation_argument(operation, "run_at");
+	int			into_table = s64_operation_argument(operation, "into_table");
 
 	(void) s64_account_get(s64_guc_server, GetUserId());
 	kind.endpoint = operation->endpoint;
@@ -50,6 +52,11 @@ make_kind(FunctionCallInfo fcinfo, const Operation *operation)
 	kind.run_at = run_at >= 0 && !PG_ARGISNULL(run_at)
 		? PG_GETARG_TIMESTAMPTZ(run_at) : GetCurrentStatementStartTimestamp();
 	kind.cache_ttl = s64_guc_cache_ttl;
+	if (into_table >= 0 && !PG_ARGISNULL(into_table))
+	{
+		kind.into_table = PG_GETARG_OID(into_table);
+		s64_destination_check(kind.into_table, GetUserId());
+	}
 	return kind;
 }
 
@@ -65,7 +72,7 @@ sixtyfour_call_async(PG_FUNCTION_ARGS)
 	JobSpec		spec = {0};
 	int64		id;
 
-	if (PG_ARGISNULL(0))
+	if (s64_operation_asks_nothing(fcinfo, operation))
 		PG_RETURN_NULL();
 	spec.body = s64_request_normalize(operation->endpoint,
 									  s64_operation_body(fcinfo, operation));

@@ -14,33 +14,26 @@
 
 #include "account.h"
 #include "compat.h"
+#include "detour.h"
 #include "guc.h"
 #include "inquiry.h"
-#include "ledger.h"
 #include "operation.h"
-#include "report.h"
 #include "request.h"
+#include "rowset.h"
 #include "session.h"
+#include "unasked.h"
 
 S64_FUNCTION(sixtyfour_call);
+S64_FUNCTION(sixtyfour_call_rows);
+S64_FUNCTION(sixtyfour_call_void);
 S64_FUNCTION(sixtyfour_request);
 
-/* An open call holds its question: nobody asks it again by accident. */
-static void
-check_not_asked(const Account *account, const Endpoint *endpoint, Jsonb *body)
+static bool
+is_null(Jsonb *json)
 {
-	pg_uuid_t	fingerprint = s64_request_fingerprint(endpoint, body);
-	bool		uncertain;
-	int64		call = s64_ledger_open_call(&account->id, &fingerprint, &uncertain);
+	JsonbValue	v;
 
-	if (call == 0)
-		return;
-	if (uncertain)
-		s64_report_uncertain(call, NULL);
-	ereport(ERROR,
-			(errcode(ERRCODE_OBJECT_IN_USE),
-			 errmsg("call " INT64_FORMAT " asks the same, and has no answer yet", call),
-			 errhint("Ask again when it has one; sixtyfour.workers shows who waits for it.")));
+	return JB_ROOT_IS_SCALAR(json) && JsonbExtractScalar(&json->root, &v) && v.type == jbvNull;
 }
 
 /*
@@ -48,60 +41,82 @@ check_not_asked(const Account *account, const Endpoint *endpoint, Jsonb *body)
  * account's own things, needs no ledger.
  */
 static bool
-is_for_worker(const Operation *operation, const Jsonb *body)
+is_for_worker(const Operation *operation)
 {
-	return s64_guc_route != ROUTE_DIRECT && body != NULL &&
-		operation->endpoint->price != PRICE_FREE &&
-		strchr(operation->endpoint->path, '{') == NULL;
+	return s64_guc_route != ROUTE_DIRECT && operation->endpoint->price != PRICE_FREE;
 }
 
-/* The session makes the request itself. */
-static Jsonb *
-call_directly(FunctionCallInfo fcinfo, const Operation *operation,
-			  const Account *account, Jsonb *body)
+/* Some things are the account's own, not for all who may spend. */
+static void
+check_owner(const Operation *operation, const Account *account)
 {
-	Parameter	parameters[S64_OPERATION_MAX_ARGS];
-	int			n = s64_operation_parameters(fcinfo, operation, parameters);
+	if (operation->endpoint->owner_only &&
+		!s64_server_ownercheck(account->serverid, GetUserId()))
+		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_FOREIGN_SERVER, account->server);
+}
 
-	if (body != NULL)
-		check_not_asked(account, operation->endpoint, body);
-	return s64_session_exchange(account, s64_request_make(account, operation->endpoint,
-														  body, parameters, n));
+/* The answer to what is asked; NULL where it has none */
+static Jsonb *
+ask(FunctionCallInfo fcinfo, const Operation *operation)
+{
+	const Endpoint *endpoint = operation->endpoint;
+	Account    *account = s64_account_get(s64_guc_server, GetUserId());
+	Jsonb	   *body = s64_request_normalize(endpoint, s64_operation_body(fcinfo, operation));
+	Jsonb	   *answer;
+
+	check_owner(operation, account);
+	if (is_for_worker(operation))
+	{
+		if (s64_inquiry_make(account, endpoint, body, NULL, &answer))
+			return answer;
+		if (s64_guc_route == ROUTE_WORKER)
+			s64_unasked_no_worker();
+	}
+	if (endpoint->price == PRICE_FREE)
+		return s64_detour_exchange(account, endpoint, body);
+	/* the session makes the request itself */
+	s64_unasked_check(account, endpoint, body);
+	return s64_session_exchange(account, s64_request_make(account, endpoint, body));
 }
 
 /*
  * sixtyfour_<operation>(...) → jsonb, for every operation that is one
- * request.  Its first argument is the subject: NULL asks nothing.
+ * request.  If its first argument is the subject, NULL asks nothing.
  */
 Datum
 sixtyfour_call(PG_FUNCTION_ARGS)
 {
-	const Operation *operation;
-	Account    *account;
-	Jsonb	   *body;
-	Jsonb	   *answer;
+	const Operation *operation = s64_operation_get(fcinfo);
+	Jsonb	   *answer = s64_operation_asks_nothing(fcinfo, operation)
+		? NULL : ask(fcinfo, operation);
 
-	if (PG_NARGS() > 0 && PG_ARGISNULL(0))
-		PG_RETURN_NULL();
-	operation = s64_operation_get(fcinfo);
-	account = s64_account_get(s64_guc_server, GetUserId());
-	body = s64_operation_body(fcinfo, operation);
-	if (body != NULL)
-		body = s64_request_normalize(operation->endpoint, body);
-	if (is_for_worker(operation, body))
-	{
-		if (s64_inquiry_make(account, operation->endpoint, body, &answer))
-			PG_RETURN_JSONB_P(answer);
-		if (s64_guc_route == ROUTE_WORKER)
-			ereport(ERROR,
-					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-					 errmsg("there is no worker to ask"),
-					 errhint("See sixtyfour.workers, or reset \"sixtyfour.route\".")));
-	}
-	answer = call_directly(fcinfo, operation, account, body);
-	if (answer == NULL)
+	/* JSON's null, too, is nothing to SQL */
+	if (answer == NULL || is_null(answer))
 		PG_RETURN_NULL();
 	PG_RETURN_JSONB_P(answer);
+}
+
+/* The same → SETOF jsonb, where the answer is an array */
+Datum
+sixtyfour_call_rows(PG_FUNCTION_ARGS)
+{
+	const Operation *operation = s64_operation_get(fcinfo);
+	Rowset		rowset = s64_rowset_begin(fcinfo);
+
+	if (!s64_operation_asks_nothing(fcinfo, operation))
+		s64_rowset_add_elements(&rowset, ask(fcinfo, operation), operation->endpoint->name);
+	return (Datum) 0;
+}
+
+/* sixtyfour_delete_...(...) → void */
+Datum
+sixtyfour_call_void(PG_FUNCTION_ARGS)
+{
+	const Operation *operation = s64_operation_get(fcinfo);
+
+	if (!s64_operation_asks_nothing(fcinfo, operation))
+		(void) ask(fcinfo, operation);
+	PG_RETURN_VOID();
 }
 
 /*

@@ -140,14 +140,17 @@ check_object(const char *name, const JsonbValue *v)
 		fault(NULL, "\"%s\" must not be empty", name);
 }
 
+/* An object that says something, and has the member that is needed, if any is */
 static void
-check_facts(const char *name, const JsonbValue *v)
+check_facts(const char *name, const JsonbValue *v, const char *needed)
 {
 	JsonbIterator *it;
 	JsonbValue	member;
 	JsonbIteratorToken token;
 
 	check_object(name, v);
+	if (needed != NULL && (!get_member(v, needed, &member) || is_nothing(&member)))
+		fault(NULL, "\"%s\" needs a member \"%s\"", name, needed);
 	it = JsonbIteratorInit(v->val.binary.data);
 	while ((token = JsonbIteratorNext(&it, &member, true)) != WJB_DONE)
 	{
@@ -185,16 +188,16 @@ check_struct(const char *name, const JsonbValue *v)
 }
 
 static void
-check_count(const char *name, const JsonbValue *v)
+check_whole(const char *name, const JsonbValue *v, int least)
 {
 	Datum		number = v->type == jbvNumeric ? NumericGetDatum(v->val.numeric) : 0;
 
 	if (v->type != jbvNumeric ||
 		DatumGetBool(DirectFunctionCall2(numeric_lt, number,
-										 DirectFunctionCall1(int4_numeric, 1))) ||
+										 DirectFunctionCall1(int4_numeric, Int32GetDatum(least)))) ||
 		!DatumGetBool(DirectFunctionCall2(numeric_eq, number,
 										  DirectFunctionCall1(numeric_floor, number))))
-		fault(NULL, "\"%s\" must be a whole number of 1 or more", name);
+		fault(NULL, "\"%s\" must be a whole number of %d or more", name, least);
 }
 
 static void
@@ -282,7 +285,7 @@ check_field(const Field *field, const JsonbValue *v)
 		case FIELD_ANY:
 			break;
 		case FIELD_FACTS:
-			check_facts(name, v);
+			check_facts(name, v, field->choices);
 			break;
 		case FIELD_STRUCT:
 			check_struct(name, v);
@@ -295,8 +298,15 @@ check_field(const Field *field, const JsonbValue *v)
 			if (v->type != jbvBool)
 				fault(NULL, "\"%s\" must be true or false", name);
 			break;
+		case FIELD_STRING:
+			if (v->type != jbvString)
+				fault(NULL, "\"%s\" must be a text", name);
+			break;
 		case FIELD_COUNT:
-			check_count(name, v);
+			check_whole(name, v, 1);
+			break;
+		case FIELD_HOURS:
+			check_whole(name, v, 0);
 			break;
 		case FIELD_CHOICE:
 			check_choice(field, v);
@@ -313,6 +323,10 @@ check_field(const Field *field, const JsonbValue *v)
 		case FIELD_OBJECTS:
 			check_array(name, v, false, check_object_element);
 			break;
+		case FIELD_PAYLOAD:
+			if (!is_object(v))
+				check_array(name, v, false, check_object_element);
+			break;
 		case FIELD_CRITERIA:
 			check_array(name, v, false, check_criterion);
 			break;
@@ -320,6 +334,27 @@ check_field(const Field *field, const JsonbValue *v)
 			check_array(name, v, true, check_reference);
 			break;
 	}
+}
+
+/* Of some fields one must be given, and perhaps not two. */
+static void
+check_one_of(const Endpoint *endpoint, Jsonb *body)
+{
+	const char *words = endpoint->one_of;
+	int			given = 0;
+
+	for (const Field *field = endpoint->fields; field->name; field++)
+	{
+		JsonbValue	value;
+
+		given += is_word_of(words, field->name, strlen(field->name)) &&
+			getKeyJsonValueFromContainer(&body->root, field->name,
+										 strlen(field->name), &value) != NULL;
+	}
+	if (given == 0 || (given > 1 && endpoint->exclusive))
+		fault(psprintf("They are: %s.", words),
+			  given == 0 ? "%s needs to know what to look for" : "%s takes one of its subjects at a time",
+			  endpoint->name);
 }
 
 void
@@ -338,4 +373,6 @@ s64_check_body(const Endpoint *endpoint, Jsonb *body)
 		else if (field->required)
 			fault(NULL, "\"%s\" is required", field->name);
 	}
+	if (endpoint->one_of != NULL)
+		check_one_of(endpoint, body);
 }

@@ -253,7 +253,7 @@ static SqlStatement select_reusable = {
 static SqlStatement use_results = {
 	"UPDATE sixtyfour.job SET state = 'succeeded', result = u.result,"
 	" shared = true, finished_at = clock_timestamp(), sqlstate = NULL, message = NULL,"
-	" delivery = CASE WHEN enrichment IS NULL THEN 'none' ELSE 'pending' END"
+	" delivery = CASE WHEN coalesce(enrichment, into_table::oid::bigint) IS NULL THEN 'none' ELSE 'pending' END"
 	" FROM unnest($1, $2) AS u (id, result)"
 	" WHERE job.id = u.id AND job.id IN (SELECT id FROM sixtyfour.job"
 	"  WHERE id = ANY ($1) AND state = 'queued' FOR NO KEY UPDATE SKIP LOCKED)"

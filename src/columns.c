@@ -7,11 +7,13 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "access/sysattr.h"
 #include "catalog/pg_type.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/numeric.h"
+#include "utils/syscache.h"
 #include "utils/typcache.h"
 
 #include "columns.h"
@@ -56,6 +58,19 @@ is_column(Relation rel, int64 attnum)
 {
 	return attnum > 0 && attnum <= RelationGetNumberOfAttributes(rel) &&
 		!TupleDescAttr(RelationGetDescr(rel), attnum - 1)->attisdropped;
+}
+
+bool
+s64_type_is_hstore(Oid type)
+{
+	HeapTuple	tuple = SearchSysCache1(TYPEOID, ObjectIdGetDatum(type));
+	bool		found;
+
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	found = strcmp(NameStr(((Form_pg_type) GETSTRUCT(tuple))->typname), "hstore") == 0;
+	ReleaseSysCache(tuple);
+	return found;
 }
 
 bool

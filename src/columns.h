@@ -35,6 +35,9 @@ typedef struct Column
 	char		category;		/* of base: TYPCATEGORY_... */
 } Column;
 
+/* Is the type hstore, which has no OID of its own before it is installed? */
+extern bool s64_type_is_hstore(Oid type);
+
 /*
  * Find a column by its declared name.  False if it is not there (any more).
  * The result is palloc'd.

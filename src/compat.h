@@ -73,6 +73,8 @@ typedef struct JsonbInState
 	pg_extension_ownercheck(extension, roleid)
 #define s64_server_aclcheck(serverid, roleid, mode) \
 	pg_foreign_server_aclcheck(serverid, roleid, mode)
+#define s64_server_ownercheck(serverid, roleid) \
+	pg_foreign_server_ownercheck(serverid, roleid)
 #else
 #define s64_database_ownercheck(database, roleid) \
 	object_ownercheck(DatabaseRelationId, database, roleid)
@@ -80,6 +82,8 @@ typedef struct JsonbInState
 	object_ownercheck(ExtensionRelationId, extension, roleid)
 #define s64_server_aclcheck(serverid, roleid, mode) \
 	object_aclcheck(ForeignServerRelationId, serverid, roleid, mode)
+#define s64_server_ownercheck(serverid, roleid) \
+	object_ownercheck(ForeignServerRelationId, serverid, roleid)
 #endif
 
 /* 16 lets some functions report soft errors, to escontext if it is given. */

@@ -7,6 +7,7 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "catalog/namespace.h"
 #include "mb/pg_wchar.h"
 #include "utils/builtins.h"
@@ -78,7 +79,8 @@ s64_encoding_display(const char *bytes, size_t len, size_t cap)
 	const char *end = bytes + Min(len, cap);
 	StringInfoData buf;
 
-	if (GetDatabaseEncoding() != PG_UTF8)
+	/* conversions are found in a catalog */
+	if (GetDatabaseEncoding() != PG_UTF8 && IsTransactionState())
 		conversion = FindDefaultConversionProc(PG_UTF8, GetDatabaseEncoding());
 
 	initStringInfo(&buf);

@@ -23,7 +23,8 @@ extern bool s64_encoding_has_utf8(const char *text);
 /*
  * Foreign bytes as palloc'd text of the database, at most cap bytes of them,
  * for people to read: what the database cannot hold, control characters
- * included, is written as \xNN.  Never fails but for memory.
+ * included, is written as \xNN.  Outside of a transaction that is all that is not
+ * ASCII, unless the database is in UTF-8.  Never fails but for memory.
  */
 extern char *s64_encoding_display(const char *bytes, size_t len, size_t cap);
 

@@ -19,17 +19,20 @@
 /* What the value of a field of a request body must be */
 typedef enum FieldType
 {
-	FIELD_ANY,
+	FIELD_ANY,					/* also what stands in the path, which is checked there */
 	FIELD_FACTS,				/* object that says something: the subject */
 	FIELD_STRUCT,				/* object of field descriptions */
 	FIELD_TEXT,					/* text, not empty */
+	FIELD_STRING,				/* text */
 	FIELD_BOOLEAN,
 	FIELD_COUNT,				/* whole number, 1 or more */
+	FIELD_HOURS,				/* whole number, 0 or more */
 	FIELD_CHOICE,				/* one of Field.choices */
 	FIELD_URL,					/* https://, for webhooks */
 	FIELD_TEXTS,				/* array of texts */
 	FIELD_OBJECT,
 	FIELD_OBJECTS,				/* array of objects, not empty */
+	FIELD_PAYLOAD,				/* array of objects, or an object */
 	FIELD_CRITERIA,				/* qualification criteria */
 	FIELD_REFERENCES			/* array of {url, description} */
 } FieldType;
@@ -39,7 +42,8 @@ typedef struct Field
 	const char *name;
 	FieldType	type;
 	bool		required;
-	const char *choices;		/* of FIELD_CHOICE, separated by spaces */
+	const char *choices;		/* of FIELD_CHOICE, separated by spaces; of FIELD_FACTS
+								 * the member that it needs, or NULL */
 } Field;
 
 /* What a successful answer looks like */
@@ -54,6 +58,24 @@ typedef enum AnswerShape
 #define PRICE_FREE		0
 #define PRICE_UNKNOWN	(-1)
 
+/* How a task, which the service makes of an accepted request, is followed */
+typedef struct Follow
+{
+	const char *name;			/* of the operation that asks */
+	const char *path;			/* to GET, with {task_id} */
+	const char *id;				/* member of the acceptance that names the task */
+	const char *status;			/* member of the answer that says how it is */
+	bool		whole;			/* the result is that answer, not its member "result" */
+} Follow;
+
+/* Where the rows are that an answer speaks of */
+typedef enum RowsPlace
+{
+	ROWS_NOWHERE,				/* it speaks of none */
+	ROWS_SEARCH,				/* behind its resource_handle_id */
+	ROWS_WORKFLOW				/* in the files of its run_id */
+} RowsPlace;
+
 typedef struct Endpoint
 {
 	const char *name;			/* the operation, as in SQL */
@@ -65,14 +87,20 @@ typedef struct Endpoint
 	int			price;			/* cents, PRICE_FREE or PRICE_UNKNOWN */
 	int			personal_price; /* the same in mode PERSONAL */
 	const Field *fields;		/* the first is the subject; ends with a NULL name */
+	const Follow *follow;		/* what is submitted becomes a task; or NULL */
+	RowsPlace	rows;
+	const char *own_id;			/* field by whose value the service knows again
+								 * what it has accepted already; or NULL */
+	int			at_once;		/* tasks of an account at a time; 0: no limit */
+	const char *one_of;			/* fields of which one at least must be given */
+	bool		exclusive;		/* and not two */
+	const char *echoed;			/* fields of a lead that a bulk answer repeats;
+								 * NULL: all but email and phone */
+	bool		owner_only;		/* for the owner of the server alone */
+	const char *other_method;	/* where the service has it elsewhere: to be used */
+	const char *other_path;		/* when it does not know the path; or NULL */
+	const char *other_needs;	/* text that the body has there at least as ''; or NULL */
 } Endpoint;
-
-/* A {parameter} of a path and its value, in UTF-8 */
-typedef struct Parameter
-{
-	const char *name;
-	const char *value;
-} Parameter;
 
 /* The endpoint of that name, or NULL. */
 extern const Endpoint *s64_endpoint_find(const char *name);
@@ -82,10 +110,31 @@ extern const Endpoint *s64_endpoint_at(int i);
 
 /*
  * base_url and path with the parameters put in, percent-encoded; palloc'd.
- * Raises 22023 for a value that cannot stand in a path ('', '.', '..').
+ * find(name, arg) gives a parameter's value in UTF-8, or NULL: then "name=" is
+ * left out of the path's query.  Raises 22023 for a value that is missing, or
+ * cannot stand in a path ('', '.', '..').
  */
 extern char *s64_endpoint_url(const char *base_url, const char *path,
-							  const Parameter *parameters, int nparameters);
+							  char *(*find) (const char *name, void *arg),
+							  void *arg);
+
+/*
+ * Does a request to the endpoint have a body?  That is, has it a field that
+ * is not in the path?
+ */
+extern bool s64_endpoint_has_body(const Endpoint *endpoint, const char *path);
+
+/*
+ * How the endpoint's tasks are followed: as most are, where it has none of its
+ * own or is NULL (that of another version).
+ */
+extern const Follow *s64_endpoint_follow(const Endpoint *endpoint);
+
+/* Where a job of the endpoint is submitted, if it travels alone */
+extern const char *s64_endpoint_submit_path(const Endpoint *endpoint);
+
+/* Has the endpoint's body a field of that name? */
+extern bool s64_endpoint_has_field(const Endpoint *endpoint, const char *name);
 
 /* Does the service honour Idempotency-Key with this method and path? */
 extern bool s64_endpoint_is_idempotent(const char *method, const char *path);

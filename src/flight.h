@@ -24,6 +24,7 @@ typedef struct Flight
 	dlist_node	node;			/* the owner's, once it has ended */
 	MemoryContext context;
 	int64		call;
+	const Endpoint *endpoint;	/* of the call; NULL: that of another version */
 	struct Task *task;			/* of a poll, else NULL */
 	int			items;			/* of the call */
 	int			attempts;		/* of a submission's jobs so far */

@@ -29,6 +29,22 @@
  * rewind a body as well.  A connection idle for longer than ONCE_MAX_IDLE is
  * not reused for them, as it would be likely to die.
  *
+ * On bodies that are streamed: what comes goes into a buffer of fixed size.  The
+ * write callback pauses the transfer when a piece does not fit (libcurl keeps
+ * that piece, 16 kB), and s64_http_read() lets it go on once the buffer is empty;
+ * in between nothing is read from the socket, and TCP holds the service back.
+ *
+ * - HTTP/1.1 is spoken.  A paused HTTP/2 stream would hold up, in some versions
+ *	 of libcurl, those that share its connection.
+ * - CURLOPT_TIMEOUT would count the time in which the transfer is paused, or the
+ *	 process busy with what it has read, and CURLOPT_LOW_SPEED_TIME looks at whole
+ *	 seconds and takes a long absence of the process for a slow service.  So the
+ *	 time is counted here: what s64_http_wait() sleeps counts for each streamed
+ *	 transfer that has room, until something comes.
+ * - While a transfer goes on after a pause, libcurl may deliver, fail or end it
+ *	 outside of s64_http_wait(), and inside before it sleeps; pool.stirred keeps
+ *	 it from sleeping then.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -58,7 +74,12 @@
 #define ONCE_MAX_IDLE			3L	/* s; servers keep idle ones 5 s and more */
 #define EVENTS_PER_WAIT			64
 #define FIRST_ANSWER_SIZE		1024
+#define STREAM_BUFFER_SIZE		(256 * 1024)
+#define STREAM_REFUSAL_SIZE		(64 * 1024) /* of an answer that is no 2xx */
 #define USER_AGENT				"sixtyfour/" S64_VERSION " (PostgreSQL " PG_VERSION ")"
+
+StaticAssertDecl(STREAM_BUFFER_SIZE >= CURL_MAX_WRITE_SIZE,
+				 "a piece of a body fits into an empty buffer");
 
 typedef enum TransferState
 {
@@ -70,7 +91,7 @@ typedef enum TransferState
 
 struct HttpTransfer
 {
-	dlist_node	node;			/* in pool.ended */
+	dlist_node	node;			/* in pool.streams while it runs, or pool.ended */
 	TransferState state;
 	CURL	   *easy;
 	struct curl_slist *headers;
@@ -83,8 +104,16 @@ struct HttpTransfer
 	bool		requested;		/* a connection stood, and was to be used */
 	bool		stale;			/* the connection was closed by the service */
 	bool		headers_ended;	/* of the reply */
+	int			status;			/* of the reply, once its headers have ended */
 
-	char	   *answer;			/* body received so far, or NULL */
+	bool		stream;
+	bool		paused;			/* until the reader has emptied the buffer */
+	size_t		streamed;		/* bytes of body put into the buffer so far */
+	size_t		answer_read;	/* bytes that the reader has had of the buffer */
+	int64		waited;			/* µs for more; 0 when some came */
+	int64		max_wait;
+
+	char	   *answer;			/* body received so far, or the buffer, or NULL */
 	size_t		answer_len;
 	size_t		answer_size;	/* bytes allocated */
 	size_t		max_answer;
@@ -106,6 +135,8 @@ static struct
 	int64		deadline;		/* of libcurl, monotonic µs; -1: none */
 	int			running;		/* transfers in the multi handle */
 	int			reserved_fds;	/* of AcquireExternalFD() */
+	dlist_head	streams;		/* streamed transfers in the multi handle */
+	bool		stirred;		/* something came of one, or it ended */
 	dlist_head	ended;
 	CURL	   *spare[MAX_SPARE_HANDLES];
 	int			nspare;
@@ -252,11 +283,20 @@ on_header(char *line, size_t size, size_t nmemb, void *arg)
 {
 	HttpTransfer *t = arg;
 
+	long		status = 0;
+
+	t->waited = 0;
 	/* trailers behind the body come here, too: only a status line begins a head */
 	if (size * nmemb >= 5 && memcmp(line, "HTTP/", 5) == 0)
 		t->headers_ended = false;
 	else if (line[0] == '\r' || line[0] == '\n')
+	{
 		t->headers_ended = true;
+		curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
+		/* not that of "100 Continue", or of a tunnel through a proxy */
+		t->status = status >= 200 ? (int) status : 0;
+		pool.stirred = true;
+	}
 	return size * nmemb;
 }
 
@@ -278,11 +318,45 @@ enlarge_answer(HttpTransfer *t, size_t n)
 	return true;
 }
 
+/* A piece of a streamed body: all of it goes into the buffer, or it waits. */
+static size_t
+buffer_answer(HttpTransfer *t, const char *data, size_t n)
+{
+	pool.stirred = true;
+	if (n > t->max_answer - t->streamed)
+	{
+		t->too_large = true;
+		return 0;
+	}
+	if (t->answer == NULL && (t->answer = malloc(STREAM_BUFFER_SIZE)) == NULL)
+	{
+		t->no_memory = true;
+		return 0;
+	}
+	if (n > STREAM_BUFFER_SIZE - t->answer_len)
+	{
+		t->paused = true;
+		return CURL_WRITEFUNC_PAUSE;
+	}
+	memcpy(t->answer + t->answer_len, data, n);
+	t->answer_len += n;
+	t->streamed += n;
+	t->waited = 0;
+	return n;
+}
+
 static size_t
 on_answer(char *data, size_t size, size_t nmemb, void *arg)
 {
 	HttpTransfer *t = arg;
-	size_t		n = Min(size * nmemb, t->max_answer - t->answer_len);
+	size_t		n;
+
+	if (t->stream && t->status / 100 == 2)
+		return buffer_answer(t, data, size * nmemb);
+	t->waited = 0;
+	n = Min(size * nmemb, t->max_answer - t->answer_len);
+	if (t->stream)
+		n = Min(n, STREAM_REFUSAL_SIZE - t->answer_len);
 
 	/* of an answer that is too large, what fits is kept for the message */
 	if (n < size * nmemb)
@@ -338,6 +412,7 @@ open_pool(void)
 		AddWaitEventToSet(events, WL_SOCKET_READABLE, pool.epoll_fd, NULL, NULL);
 		pool.events = events;
 		pool.wait_event = s64_wait_event_new("SixtyfourService");
+		dlist_init(&pool.streams);
 		dlist_init(&pool.ended);
 		pool.deadline = -1;
 	}
@@ -422,7 +497,8 @@ set_headers(HttpTransfer *t, const HttpRequest *request)
 	bool		ok;
 
 	/* never wait for "100 Continue" */
-	ok = add_header(t, "Accept: application/json") && add_header(t, "Expect:");
+	ok = add_header(t, request->stream ? "Accept: */*" : "Accept: application/json") &&
+		add_header(t, "Expect:");
 	if (ok)
 		ok = add_header(t, request->json_body ? "Content-Type: application/json"
 						: "Content-Type:");
@@ -500,7 +576,9 @@ set_connection(HttpTransfer *t, const HttpRequest *request)
 	rc |= curl_easy_setopt(easy, CURLOPT_PATH_AS_IS, 1L);
 	rc |= curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
 	rc |= curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);
-	rc |= curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long) CURL_HTTP_VERSION_2TLS);
+	rc |= curl_easy_setopt(easy, CURLOPT_HTTP_VERSION,
+						   (long) (request->stream ? CURL_HTTP_VERSION_1_1
+								   : CURL_HTTP_VERSION_2TLS));
 	/* in the clear there is no HTTP/2, but each would wait for the first reply */
 	rc |= curl_easy_setopt(easy, CURLOPT_PIPEWAIT, plain ? 0L : 1L);
 	rc |= curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, 1L);
@@ -509,7 +587,8 @@ set_connection(HttpTransfer *t, const HttpRequest *request)
 	rc |= curl_easy_setopt(easy, CURLOPT_PROXY, request->proxy ? request->proxy : "");
 	rc |= curl_easy_setopt(easy, CURLOPT_NOPROXY, "");
 	rc |= curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long) request->connect_timeout);
-	rc |= curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long) request->timeout);
+	rc |= curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS,
+						   request->stream ? 0L : (long) request->timeout);
 	/* answers take minutes: keep middleboxes from forgetting the connection */
 	rc |= curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L);
 	rc |= curl_easy_setopt(easy, CURLOPT_TCP_KEEPIDLE, 30L);
@@ -539,6 +618,8 @@ static void
 remove_from_multi(HttpTransfer *t)
 {
 	curl_multi_remove_handle(pool.multi, t->easy);
+	if (t->stream)
+		dlist_delete(&t->node);
 	pool.running--;
 }
 
@@ -591,6 +672,8 @@ make_transfer(const HttpRequest *request)
 	t->body = request->body;
 	t->body_len = request->body_len;
 	t->once = request->once;
+	t->stream = request->stream;
+	t->max_wait = request->timeout * INT64CONST(1000);
 	t->tag = request->tag;
 	return t;
 }
@@ -623,6 +706,8 @@ s64_http_start(const HttpRequest *request)
 						curl_multi_strerror(rc))));
 	t->state = TRANSFER_RUNNING;
 	t->started = monotonic_us();
+	if (t->stream)
+		dlist_push_tail(&pool.streams, &t->node);
 	pool.running++;
 	return t;
 }
@@ -718,6 +803,7 @@ fill_reply(HttpTransfer *t, CURLcode rc)
 {
 	static char empty[1];
 	HttpReply  *reply = &t->reply;
+	bool		collected = t->answer != NULL && t->streamed == 0;
 	long		status = 0;
 
 	curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
@@ -726,8 +812,8 @@ fill_reply(HttpTransfer *t, CURLcode rc)
 	reply->error = describe_end(t, rc);
 	reply->sent = s64_http_sent(t);
 	reply->status = t->headers_ended ? (int) status : 0;
-	reply->body = t->answer ? t->answer : empty;
-	reply->body_len = t->answer_len;
+	reply->body = collected ? t->answer : empty;
+	reply->body_len = collected ? t->answer_len : 0;
 	reply->retry_after = retry_after_header(t->easy);
 	reply->remaining = number_header(t->easy, "X-RateLimit-Remaining");
 	reply->elapsed = monotonic_us() - t->started;
@@ -746,7 +832,27 @@ start_again(HttpTransfer *t)
 		curl_multi_add_handle(pool.multi, t->easy) == CURLM_OK;
 }
 
-/* Move transfers that have ended from libcurl to pool.ended. */
+/*
+ * A transfer has ended, or is ended.  Its fetcher finds it in pool.ended; a
+ * streamed one is looked at by its reader, whoever waits just now.
+ */
+static void
+end_transfer(HttpTransfer *t, CURLcode rc)
+{
+	fill_reply(t, rc);
+	remove_from_multi(t);
+	if (t->stream)
+	{
+		t->paused = false;
+		t->state = TRANSFER_FETCHED;
+		pool.stirred = true;
+		return;
+	}
+	t->state = TRANSFER_ENDED;
+	dlist_push_tail(&pool.ended, &t->node);
+}
+
+/* Take transfers that have ended out of libcurl. */
 static void
 collect_ended(void)
 {
@@ -763,10 +869,25 @@ collect_ended(void)
 		curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &t);
 		if (start_again(t))
 			continue;
-		fill_reply(t, rc);
-		remove_from_multi(t);
-		t->state = TRANSFER_ENDED;
-		dlist_push_tail(&pool.ended, &t->node);
+		end_transfer(t, rc);
+	}
+}
+
+/* End streamed transfers that have been waited for long enough. */
+static void
+end_stalled(void)
+{
+	dlist_mutable_iter iter;
+
+	dlist_foreach_modify(iter, &pool.streams)
+	{
+		HttpTransfer *t = dlist_container(HttpTransfer, node, iter.cur);
+
+		if (t->waited < t->max_wait)
+			continue;
+		snprintf(t->error, sizeof(t->error), "Nothing came for " INT64_FORMAT " ms",
+				 t->waited / 1000);
+		end_transfer(t, CURLE_OPERATION_TIMEDOUT);
 	}
 }
 
@@ -813,20 +934,45 @@ work(bool sockets)
 		work_on_sockets();
 	work_on_timer();
 	collect_ended();
+	end_stalled();
 	restore_signals(&before);
 }
 
-/* The caller's timeout or libcurl's, whichever is earlier, in whole ms */
+/*
+ * The caller's timeout, libcurl's or that of a streamed transfer, whichever is
+ * earliest, in whole ms
+ */
 static long
-effective_timeout(long timeout)
+effective_timeout(long timeout, int64 now)
 {
-	int64		left;
+	int64		left = timeout < 0 ? PG_INT64_MAX : timeout * INT64CONST(1000);
+	dlist_iter	iter;
 
-	if (pool.deadline < 0)
-		return timeout;
-	left = (pool.deadline - monotonic_us() + 999) / 1000;
-	left = Max(left, 0);
-	return timeout < 0 ? (long) left : Min(timeout, (long) left);
+	if (pool.deadline >= 0)
+		left = Min(left, pool.deadline - now);
+	dlist_foreach(iter, &pool.streams)
+	{
+		HttpTransfer *t = dlist_container(HttpTransfer, node, iter.cur);
+
+		if (!t->paused)
+			left = Min(left, t->max_wait - t->waited);
+	}
+	return left == PG_INT64_MAX ? -1 : (long) ((Max(left, 0) + 999) / 1000);
+}
+
+/* Count what was slept for the streamed transfers that had room. */
+static void
+count_wait(int64 slept)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &pool.streams)
+	{
+		HttpTransfer *t = dlist_container(HttpTransfer, node, iter.cur);
+
+		if (!t->paused)
+			t->waited += slept;
+	}
 }
 
 void
@@ -834,15 +980,19 @@ s64_http_wait(long timeout)
 {
 	WaitEvent	events[3];
 	bool		sockets = false;
+	int64		began;
 	int			n;
 
 	open_pool();
+	pool.stirred = false;
 	work(false);
-	if (!dlist_is_empty(&pool.ended))
+	if (!dlist_is_empty(&pool.ended) || pool.stirred)
 		return;
 
-	n = WaitEventSetWait(pool.events, effective_timeout(timeout), events,
+	began = monotonic_us();
+	n = WaitEventSetWait(pool.events, effective_timeout(timeout, began), events,
 						 lengthof(events), pool.wait_event);
+	count_wait(monotonic_us() - began);
 	for (int i = 0; i < n; i++)
 	{
 		if (events[i].events & WL_LATCH_SET)
@@ -864,6 +1014,151 @@ s64_http_next(void)
 	t->state = TRANSFER_FETCHED;
 	return t;
 }
+
+/* ---- streamed bodies ---- */
+
+/* The buffer is empty: let a transfer that paused go on. */
+static void
+resume(HttpTransfer *t)
+{
+	sigset_t	before = block_signals();
+	CURLcode	rc;
+
+	/* what libcurl has kept comes at once, and may pause it again */
+	t->paused = false;
+	rc = curl_easy_pause(t->easy, CURLPAUSE_CONT);
+
+	/* then libcurl has lost a piece, but would go on with the next */
+	if (rc != CURLE_OK)
+		end_transfer(t, rc);
+	restore_signals(&before);
+}
+
+size_t
+s64_http_read(HttpTransfer *t, char *buf, size_t max)
+{
+	size_t		n;
+
+	if (!t->stream || t->streamed == 0)
+		return 0;
+	n = Min(max, t->answer_len - t->answer_read);
+	memcpy(buf, t->answer + t->answer_read, n);
+	t->answer_read += n;
+	if (t->answer_read == t->answer_len)
+	{
+		t->answer_len = t->answer_read = 0;
+		if (t->paused)
+			resume(t);
+	}
+	return n;
+}
+
+bool
+s64_http_ended(const HttpTransfer *transfer)
+{
+	return transfer->state == TRANSFER_ENDED || transfer->state == TRANSFER_FETCHED;
+}
+
+int
+s64_http_status(const HttpTransfer *transfer)
+{
+	return transfer->status;
+}
+
+const char *
+s64_http_header(const HttpTransfer *transfer, const char *name)
+{
+	struct curl_header *header;
+
+	if (curl_easy_header(transfer->easy, name, 0, CURLH_HEADER, -1, &header) != CURLHE_OK)
+		return NULL;
+	return header->value;
+}
+
+/* ---- URLs ---- */
+
+/*
+ * What curl_url() makes of a URL, to be freed by curl_url_cleanup(); NULL if it
+ * is not to be used.  Nothing is left to taste: what others might read
+ * differently is refused.
+ */
+static CURLU *
+parse_url(const char *url)
+{
+	const char *host;
+	CURLU	   *parsed;
+
+	if (pg_strncasecmp(url, "https://", 8) == 0)
+		host = url + 8;
+	else if (pg_strncasecmp(url, "http://", 7) == 0)
+		host = url + 7;
+	else
+		return NULL;
+	for (const char *p = url; *p; p++)
+	{
+		if (*p <= ' ' || *p > '~' || *p == '\\')
+			return NULL;
+	}
+	if (*host == '/' || memchr(host, '@', strcspn(host, "/?#")) != NULL)
+		return NULL;
+
+	parsed = curl_url();
+	if (parsed != NULL &&
+		curl_url_set(parsed, CURLUPART_URL, url,
+					 CURLU_DISALLOW_USER | CURLU_PATH_AS_IS) != CURLUE_OK)
+	{
+		curl_url_cleanup(parsed);
+		return NULL;
+	}
+	return parsed;
+}
+
+bool
+s64_http_is_url(const char *url)
+{
+	CURLU	   *parsed = parse_url(url);
+
+	curl_url_cleanup(parsed);
+	return parsed != NULL;
+}
+
+/* Is a part the same in both, or missing in both? */
+static bool
+same_part(CURLU *a, CURLU *b, CURLUPart part, CURLUcode missing)
+{
+	char	   *in_a = NULL;
+	char	   *in_b = NULL;
+	CURLUcode	rc_a = curl_url_get(a, part, &in_a, CURLU_DEFAULT_PORT);
+	CURLUcode	rc_b = curl_url_get(b, part, &in_b, CURLU_DEFAULT_PORT);
+	bool		same;
+
+	if (rc_a == CURLUE_OK && rc_b == CURLUE_OK)
+		same = pg_strcasecmp(in_a, in_b) == 0;
+	else
+		same = missing != CURLUE_OK && rc_a == missing && rc_b == missing;
+	curl_free(in_a);
+	curl_free(in_b);
+	return same;
+}
+
+bool
+s64_http_same_origin(const char *a, const char *b)
+{
+	CURLU	   *url_a = parse_url(a);
+	CURLU	   *url_b = parse_url(b);
+	bool		same;
+
+	same = url_a != NULL && url_b != NULL &&
+		same_part(url_a, url_b, CURLUPART_SCHEME, CURLUE_OK) &&
+		same_part(url_a, url_b, CURLUPART_HOST, CURLUE_OK) &&
+		same_part(url_a, url_b, CURLUPART_ZONEID, CURLUE_NO_ZONEID) &&
+		same_part(url_a, url_b, CURLUPART_PORT, CURLUE_OK);
+	curl_url_cleanup(url_a);
+	curl_url_cleanup(url_b);
+	return same;
+}
+
+/* ---- what a transfer is ---- */
 
 bool
 s64_http_sent(const HttpTransfer *transfer)

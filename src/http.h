@@ -16,6 +16,25 @@
  *		... use s64_http_reply(t) ...
  *		s64_http_finish(t);
  *
+ * A body that may be larger than memory is streamed: the request says so, and
+ * the answer is read while it comes, through a buffer of bounded size.
+ *
+ *		t = s64_http_start(&request);
+ *		for (;;)
+ *		{
+ *			while ((n = s64_http_read(t, buf, sizeof(buf))) > 0)
+ *				... use n bytes ...
+ *			if (s64_http_ended(t))
+ *				break;
+ *			s64_http_wait(-1);
+ *			CHECK_FOR_INTERRUPTS();
+ *		}
+ *		... see in s64_http_reply(t) whether that was all of it ...
+ *		s64_http_finish(t);
+ *
+ * When the buffer is full the transfer pauses, and the service cannot send more,
+ * until the reader has emptied it.
+ *
  * A transfer belongs to the memory context that is current when it is
  * started.  If the context goes away first, as it does when an error is
  * thrown, the transfer is aborted with it and its connection closed; the
@@ -44,9 +63,22 @@ typedef struct HttpRequest
 	 */
 	bool		once;
 
+	/*
+	 * Hand the body of a 2xx out by s64_http_read() instead of collecting it.
+	 * Takes an answer of any type.  Others are collected as ever, though no
+	 * more of them than a message can show.
+	 */
+	bool		stream;
+
 	int			connect_timeout;	/* ms */
-	int			timeout;		/* of the whole transfer, ms */
-	size_t		max_response;	/* bytes of body */
+
+	/*
+	 * Of the whole transfer, ms.  Of a streamed one: the longest wait for more,
+	 * in which only the time counts that was spent in s64_http_wait() with room
+	 * in the buffer.  How slowly the reader reads does not matter.
+	 */
+	int			timeout;
+	size_t		max_response;	/* bytes of body, streamed ones included */
 	const char *ca_file;		/* or NULL: the system's */
 	const char *proxy;			/* or NULL: none, whatever the environment says */
 	void	   *tag;			/* the caller's */
@@ -76,7 +108,9 @@ typedef struct HttpReply
 	bool		sent;
 
 	int			status;			/* HTTP status; 0 if none came */
-	char	   *body;			/* bytes as received, NUL behind; never NULL */
+
+	/* bytes as received, NUL behind; never NULL; empty if it was streamed */
+	char	   *body;
 	size_t		body_len;
 	const char *content_type;	/* or NULL */
 	int64		retry_after;	/* s; -1 if the service did not say */
@@ -98,8 +132,31 @@ extern HttpTransfer *s64_http_start(const HttpRequest *request);
  */
 extern void s64_http_wait(long timeout);
 
-/* A transfer that has ended since the last call, or NULL.  Each comes once. */
+/*
+ * A transfer that has ended since the last call, or NULL.  Each comes once,
+ * those that are streamed never: their reader asks s64_http_ended().
+ */
 extern HttpTransfer *s64_http_next(void);
+
+/*
+ * Move up to max bytes of the body of a streamed transfer to buf, in order, and
+ * return how many.  0: there is nothing now; what was not read before
+ * s64_http_ended() said so will not come.  To be called until it returns 0
+ * before waiting.
+ */
+extern size_t s64_http_read(HttpTransfer *transfer, char *buf, size_t max);
+
+/* Has it ended?  What is buffered of a streamed one can still be read. */
+extern bool s64_http_ended(const HttpTransfer *transfer);
+
+/* The status of the answer once the whole head has come, before that 0 */
+extern int	s64_http_status(const HttpTransfer *transfer);
+
+/*
+ * A header of the answer, or NULL.  Good until this is called again for the
+ * transfer, or it is finished.
+ */
+extern const char *s64_http_header(const HttpTransfer *transfer, const char *name);
 
 /* HttpReply.sent, also of a transfer that has not ended */
 extern bool s64_http_sent(const HttpTransfer *transfer);
@@ -109,5 +166,20 @@ extern void *s64_http_tag(const HttpTransfer *transfer);
 
 /* Free a transfer; one that has not ended is aborted. */
 extern void s64_http_finish(HttpTransfer *transfer);
+
+/*
+ * Can a request be made to this URL?  It is http:// or https:// with a host, in
+ * visible ASCII without backslashes, and has neither user nor password.
+ */
+extern bool s64_http_is_url(const char *url);
+
+/*
+ * Have two URLs the same scheme, host and port, so that what may be told to the
+ * one may be told to the other?  Read as the transfer would read them: case does
+ * not matter, a port that is left out is the scheme's.  Hosts that are only
+ * the same to people (a dot behind the name) are not.  False if either is none
+ * by s64_http_is_url(), or memory is short.
+ */
+extern bool s64_http_same_origin(const char *a, const char *b);
 
 #endif							/* S64_HTTP_H */

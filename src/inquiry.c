@@ -40,6 +40,7 @@ typedef struct Inquiry
 	TimestampTz deadline;
 	int64		job;			/* 0: not queued yet */
 	bool		ended;			/* and what became of it is known */
+	const InquiryWatch *watch;	/* or NULL */
 } Inquiry;
 
 /* ---- before asking ---- */
@@ -207,8 +208,9 @@ get_queued(Inquiry *inquiry)
 /* ---- waiting for the answer ---- */
 
 static SqlStatement select_job = {
-	"SELECT j.state, j.call, j.sqlstate, j.message, j.detail, j.hint, r.answer, j.run_at"
-	" FROM sixtyfour.job j LEFT JOIN sixtyfour.result r ON r.id = j.result WHERE j.id = $1",
+	"SELECT j.state, j.call, j.sqlstate, j.message, j.detail, j.hint, r.answer, j.run_at,"
+	" c.task_id FROM sixtyfour.job j LEFT JOIN sixtyfour.result r ON r.id = j.result"
+	" LEFT JOIN sixtyfour.call c ON c.id = j.call WHERE j.id = $1",
 	1, {INT8OID}, NULL
 };
 
@@ -220,6 +222,7 @@ typedef struct JobNews
 	Failure		failure;		/* sqlstate 0: none */
 	Jsonb	   *answer;
 	TimestampTz run_at;
+	char	   *task_id;		/* of its call, or NULL */
 } JobNews;
 
 static int
@@ -256,6 +259,7 @@ read_job(int64 job)
 	answer = s64_sql_value(0, 7, &isnull);
 	news.answer = isnull ? NULL : (Jsonb *) PG_DETOAST_DATUM_COPY(answer);
 	news.run_at = DatumGetTimestampTz(s64_sql_value(0, 8, &isnull));
+	news.task_id = s64_sql_text(0, 9);
 	MemoryContextSwitchTo(context);
 	s64_sql_end();
 	return news;
@@ -289,7 +293,40 @@ report_timeout(const Inquiry *inquiry, const JobNews *news)
 					 inquiry->job)));
 }
 
-/* The answer, once there is one */
+/* Return if the job is under way, raise how it ended unless it succeeded. */
+static void
+check_news(Inquiry *inquiry, const JobNews *news)
+{
+	inquiry->ended = strcmp(news->state, "sending") != 0 &&
+		strcmp(news->state, "running") != 0 &&
+		(strcmp(news->state, "queued") != 0 || news->failure.sqlstate != 0);
+	if (strcmp(news->state, "succeeded") == 0 && news->answer == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_NO_DATA),
+				 errmsg("the answer to job " INT64_FORMAT " was to be forgotten", inquiry->job)));
+	if (strcmp(news->state, "failed") == 0)
+		s64_report_failure(&news->failure);
+	if (strcmp(news->state, "uncertain") == 0)
+		s64_report_uncertain(news->call, s64_report_join(news->failure.message,
+														 news->failure.detail));
+	if (strcmp(news->state, "cancelled") == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_QUERY_CANCELED),
+				 errmsg("job " INT64_FORMAT " was cancelled", inquiry->job)));
+	if (strcmp(news->state, "queued") == 0)
+		check_queued(inquiry, news);
+}
+
+/* Does who asked know enough, as the task is named and runs? */
+static bool
+is_enough(const Inquiry *inquiry, const JobNews *news)
+{
+	return inquiry->watch != NULL && news->task_id != NULL &&
+		strcmp(news->state, "running") == 0 &&
+		inquiry->watch->look(news->call, news->task_id, inquiry->watch->arg);
+}
+
+/* The answer, once there is one; NULL if the watch did not want it */
 static Jsonb *
 get_answer(Inquiry *inquiry)
 {
@@ -299,26 +336,11 @@ get_answer(Inquiry *inquiry)
 	{
 		JobNews		news = read_job(inquiry->job);
 
-		inquiry->ended = strcmp(news.state, "sending") != 0 &&
-			strcmp(news.state, "running") != 0 &&
-			(strcmp(news.state, "queued") != 0 || news.failure.sqlstate != 0);
-		if (strcmp(news.state, "succeeded") == 0 && news.answer == NULL)
-			ereport(ERROR,
-					(errcode(ERRCODE_NO_DATA),
-					 errmsg("the answer to job " INT64_FORMAT " was to be forgotten", inquiry->job)));
+		check_news(inquiry, &news);
 		if (strcmp(news.state, "succeeded") == 0)
 			return news.answer;
-		if (strcmp(news.state, "failed") == 0)
-			s64_report_failure(&news.failure);
-		if (strcmp(news.state, "uncertain") == 0)
-			s64_report_uncertain(news.call, s64_report_join(news.failure.message,
-																 news.failure.detail));
-		if (strcmp(news.state, "cancelled") == 0)
-			ereport(ERROR,
-					(errcode(ERRCODE_QUERY_CANCELED),
-					 errmsg("job " INT64_FORMAT " was cancelled", inquiry->job)));
-		if (strcmp(news.state, "queued") == 0)
-			check_queued(inquiry, &news);
+		if (is_enough(inquiry, &news))
+			return NULL;
 		/* not at once: what is set aside may be for this very job */
 		if (strcmp(news.state, "queued") == 0 && strcmp(last, "queued") == 0)
 			check_account(inquiry);
@@ -344,7 +366,7 @@ add_context(void *arg)
 
 bool
 s64_inquiry_make(const Account *account, const Endpoint *endpoint, Jsonb *body,
-				 Jsonb **answer)
+				 const InquiryWatch *watch, Jsonb **answer)
 {
 	pg_uuid_t	fingerprint = s64_request_fingerprint(endpoint, body);
 	Inquiry		inquiry = {0};
@@ -360,6 +382,7 @@ s64_inquiry_make(const Account *account, const Endpoint *endpoint, Jsonb *body,
 		return false;
 	inquiry.account = account;
 	inquiry.endpoint = endpoint;
+	inquiry.watch = watch;
 	inquiry.cents = s64_request_expected_cents(account, endpoint, body);
 	inquiry.deadline = GetCurrentTimestamp() + account->timeout * INT64CONST(1000);
 	check_not_paused();

@@ -26,6 +26,7 @@
 #include "utils/timestamp.h"
 
 #include "account.h"
+#include "board.h"
 #include "compat.h"
 #include "errand.h"
 #include "home.h"
@@ -522,10 +523,11 @@ static char *
 why_running(const Job *job)
 {
 	ErrorData  *error;
+	char	   *progress = s64_board_read(job->call);
 
 	if (s64_account_try(job->server, job->payer, false, &error) != NULL)
-		return psprintf("The service works on it, as call " INT64_FORMAT "%s.", job->call,
-						but_trouble(PROCESS_WORKER));
+		return psprintf("The service works on it, as call " INT64_FORMAT "%s%s.", job->call,
+						progress ? psprintf(" (%s)", progress) : "", but_trouble(PROCESS_WORKER));
 	return psprintf("The service works on it, as call " INT64_FORMAT ", but its account cannot be used to ask for the answer: %s.",
 					job->call, error->message);
 }

@@ -434,7 +434,7 @@ s64_ledger_subjects(int64 call, Jsonb **subjects, int n)
 	" detail = CASE WHEN l.state IN ('queued', 'uncertain', 'failed') THEN l.detail END," \
 	" hint = CASE WHEN l.state IN ('queued', 'uncertain', 'failed') THEN l.hint END," \
 	" finished_at = CASE WHEN l.state IN ('succeeded', 'failed') THEN clock_timestamp() END," \
-	" delivery = CASE WHEN l.state = 'succeeded' AND job.enrichment IS NOT NULL" \
+	" delivery = CASE WHEN l.state = 'succeeded' AND (job.enrichment IS NOT NULL OR job.into_table IS NOT NULL)" \
 	"  THEN 'pending' ELSE job.delivery END" \
 	" FROM had l WHERE job.id = l.id" \
 	" RETURNING job.delivery = 'pending' AS delivers, job.state = 'queued' AS queued)" \

@@ -12,11 +12,12 @@
 #include "catalog/pg_type.h"
 #include "funcapi.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 #include "utils/jsonb.h"
+#include "utils/numeric.h"
 #include "utils/syscache.h"
 
 #include "compat.h"
-#include "encoding.h"
 #include "json.h"
 #include "operation.h"
 
@@ -25,8 +26,22 @@
 /* What may stand behind the operation's name in that of the function */
 static const char *const suffixes[] = {"_bulk_async", "_async"};
 
+/* Functions that are not called by the name of what they ask for */
+static const struct
+{
+	const char *function;
+	const char *endpoint;
+}			aliases[] =
+{
+	{"start_search", "search"},
+	{"start_workflow", "run_workflow"},
+};
+
 /* Arguments that say how to ask, not what */
-static const char *const control_arguments[] = {"priority", "run_at"};
+static const char *const control_arguments[] = {"priority", "run_at", "into_table"};
+
+/* Arguments whose members count as arguments */
+static const char *const bags[] = {"options", "changes"};
 
 /* The endpoint that a function's name stands for; NULL if none */
 static const Endpoint *
@@ -45,15 +60,20 @@ find_endpoint(const char *function)
 		if (len > suffix && strcmp(name + len - suffix, suffixes[i]) == 0)
 			name[len - suffix] = '\0';
 	}
+	for (size_t i = 0; i < lengthof(aliases); i++)
+	{
+		if (strcmp(name, aliases[i].function) == 0)
+			return s64_endpoint_find(aliases[i].endpoint);
+	}
 	return s64_endpoint_find(name);
 }
 
 static bool
-is_control_argument(const char *name)
+is_among(const char *name, const char *const *names, size_t n)
 {
-	for (size_t i = 0; i < lengthof(control_arguments); i++)
+	for (size_t i = 0; i < n; i++)
 	{
-		if (strcmp(name, control_arguments[i]) == 0)
+		if (strcmp(name, names[i]) == 0)
 			return true;
 	}
 	return false;
@@ -105,6 +125,14 @@ push_argument(JsonbInState *state, Oid type, Datum arg)
 			v.type = jbvBool;
 			v.val.boolean = DatumGetBool(arg);
 			break;
+		case INT4OID:
+			v.type = jbvNumeric;
+			v.val.numeric = DatumGetNumeric(DirectFunctionCall1(int4_numeric, arg));
+			break;
+		case INT8OID:
+			v.type = jbvNumeric;
+			v.val.numeric = DatumGetNumeric(DirectFunctionCall1(int8_numeric, arg));
+			break;
 		case JSONBOID:
 			json = DatumGetJsonbP(arg);
 			if (JB_ROOT_IS_SCALAR(json))
@@ -136,10 +164,10 @@ is_given(FunctionCallInfo fcinfo, const Operation *operation,
 	return false;
 }
 
-/* Push the members of argument options, none of which may be given twice. */
+/* Push the members of such an argument, none of which may be given twice. */
 static void
-push_options(JsonbInState *state, FunctionCallInfo fcinfo,
-			 const Operation *operation, Jsonb *options)
+push_members(JsonbInState *state, FunctionCallInfo fcinfo,
+			 const Operation *operation, const char *name, Jsonb *options)
 {
 	JsonbIterator *it;
 	JsonbValue	v;
@@ -148,7 +176,7 @@ push_options(JsonbInState *state, FunctionCallInfo fcinfo,
 	if (!JB_ROOT_IS_OBJECT(options))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("\"options\" must be a JSON object")));
+				 errmsg("\"%s\" must be a JSON object", name)));
 	it = JsonbIteratorInit(&options->root);
 	while ((token = JsonbIteratorNext(&it, &v, true)) != WJB_DONE)
 	{
@@ -156,8 +184,8 @@ push_options(JsonbInState *state, FunctionCallInfo fcinfo,
 			is_given(fcinfo, operation, v.val.string.val, v.val.string.len))
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("\"%.*s\" is given both as an argument and in \"options\"",
-							v.val.string.len, v.val.string.val)));
+					 errmsg("\"%.*s\" is given both as an argument and in \"%s\"",
+							v.val.string.len, v.val.string.val, name)));
 		if (token == WJB_KEY || token == WJB_VALUE)
 			pushJsonbValue(state, token, &v);
 	}
@@ -168,8 +196,6 @@ s64_operation_body(FunctionCallInfo fcinfo, const Operation *operation)
 {
 	JsonbInState state = {0};
 
-	if (operation->endpoint->fields[0].name == NULL)
-		return NULL;
 	if (operation->nargs == 1 && strcmp(operation->names[0], "request") == 0)
 		return PG_GETARG_JSONB_P(0);
 
@@ -178,12 +204,12 @@ s64_operation_body(FunctionCallInfo fcinfo, const Operation *operation)
 	{
 		const char *name = operation->names[i];
 
-		if (PG_ARGISNULL(i) || is_control_argument(name) ||
-			s64_endpoint_has_parameter(operation->endpoint->path, name))
+		if (PG_ARGISNULL(i) ||
+			is_among(name, control_arguments, lengthof(control_arguments)))
 			continue;
-		if (strcmp(name, "options") == 0)
+		if (is_among(name, bags, lengthof(bags)))
 		{
-			push_options(&state, fcinfo, operation, PG_GETARG_JSONB_P(i));
+			push_members(&state, fcinfo, operation, name, PG_GETARG_JSONB_P(i));
 			continue;
 		}
 		s64_json_push_key(&state, name);
@@ -193,21 +219,18 @@ s64_operation_body(FunctionCallInfo fcinfo, const Operation *operation)
 	return JsonbValueToJsonb(state.result);
 }
 
-int
-s64_operation_parameters(FunctionCallInfo fcinfo, const Operation *operation,
-						 Parameter *parameters)
+bool
+s64_operation_asks_nothing(FunctionCallInfo fcinfo, const Operation *operation)
 {
-	int			n = 0;
-
-	for (int i = 0; i < operation->nargs; i++)
+	if (operation->nargs == 0 || !PG_ARGISNULL(0))
+		return false;
+	/* a whole request, an array of leads, or a field */
+	for (const Field *field = operation->endpoint->fields; field->name; field++)
 	{
-		if (!s64_endpoint_has_parameter(operation->endpoint->path, operation->names[i]))
-			continue;
-		parameters[n].name = operation->names[i];
-		parameters[n].value = s64_encoding_to_utf8(text_to_cstring(PG_GETARG_TEXT_PP(i)));
-		n++;
+		if (strcmp(field->name, operation->names[0]) == 0)
+			return field->required;
 	}
-	return n;
+	return true;
 }
 
 const Operation *

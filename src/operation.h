@@ -5,8 +5,8 @@
  *
  * All operations share C functions.  Which operation is meant is told by the
  * SQL function's own name: sixtyfour_, the endpoint's name, and _async or
- * _bulk_async if it puts the question into the queue.  Arguments go by their
- * names into the path or into the request's body.
+ * _bulk_async if it puts the question into the queue; start_ stands for what
+ * is followed to its end otherwise.  Arguments have the names of the fields.
  *
  *-------------------------------------------------------------------------
  */
@@ -35,21 +35,19 @@ typedef struct Operation
 extern const Operation *s64_operation_get(FunctionCallInfo fcinfo);
 
 /*
- * The request's body, unchecked: an object of the arguments that are given and
- * not in the path, with the members of argument "options"; or argument
- * "request" as it is.  NULL if the endpoint takes none.  Raises 22023 for
- * options that are no object or repeat an argument.
+ * What is asked, unchecked: an object of the arguments that are given, with the
+ * members of argument "options" or "changes"; or argument "request" as it is.
+ * Raises 22023 for options that are no object or repeat an argument.
  */
 extern Jsonb *s64_operation_body(FunctionCallInfo fcinfo,
 								 const Operation *operation);
 
 /*
- * The arguments that stand in the path, up to S64_OPERATION_MAX_ARGS of them;
- * returns their number.
+ * Is the first argument NULL, though the operation cannot do without?  Then
+ * nothing is asked, and the answer is NULL.
  */
-extern int	s64_operation_parameters(FunctionCallInfo fcinfo,
-									 const Operation *operation,
-									 Parameter *parameters);
+extern bool s64_operation_asks_nothing(FunctionCallInfo fcinfo,
+									   const Operation *operation);
 
 /* The number of the argument of that name, or -1 */
 extern int	s64_operation_argument(const Operation *operation, const char *name);

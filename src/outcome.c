@@ -49,13 +49,8 @@ static const struct
 	{500, 599, OUTCOME_SERVICE_FAILED, BILLING_UNCERTAIN},
 };
 
-/*
- * Overwrite every occurrence of the key.  In a text that was cut, what could be
- * the beginning of one is overwritten whatever it is: to look would tell those
- * who choose where to cut how the key begins.
- */
-static void
-blot_out(char *text, size_t len, const char *key, bool cut)
+void
+s64_outcome_blot_out(char *text, size_t len, const char *key, bool cut)
 {
 	size_t		key_len = strlen(key);
 	char	   *p = text;
@@ -69,6 +64,11 @@ blot_out(char *text, size_t len, const char *key, bool cut)
 		memset(p, '*', key_len);
 		p += key_len;
 	}
+
+	/*
+	 * Whatever stands there: to look would tell those who choose where to cut
+	 * how the key begins.
+	 */
 	if (cut)
 	{
 		size_t		n = Min(key_len - 1, len);
@@ -343,8 +343,8 @@ s64_outcome_read(const HttpReply *reply, AnswerShape shape, bool paid,
 {
 	Outcome    *outcome = palloc0(sizeof(Outcome));
 
-	blot_out(reply->body, reply->body_len, api_key,
-			 reply->end != HTTP_ANSWERED);
+	s64_outcome_blot_out(reply->body, reply->body_len, api_key,
+						 reply->end != HTTP_ANSWERED);
 	outcome->status = reply->status;
 	outcome->billing = reply->sent ? BILLING_UNCERTAIN : BILLING_NONE;
 	outcome->cents = -1;

@@ -67,4 +67,12 @@ typedef struct Outcome
 extern Outcome *s64_outcome_read(const HttpReply *reply, AnswerShape shape,
 								 bool paid, const char *api_key);
 
+/*
+ * Overwrite every occurrence of a secret in a text.  In one that was cut, what
+ * could be the beginning of it is overwritten, too.  Secrets shorter than 8 bytes
+ * are none.
+ */
+extern void s64_outcome_blot_out(char *text, size_t len, const char *secret,
+								 bool cut);
+
 #endif							/* S64_OUTCOME_H */

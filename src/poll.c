@@ -87,7 +87,10 @@ prepare(Pass *pass, TimestampTz now)
 	old = MemoryContextSwitchTo(flight->context);
 	flight->items = task->items;
 	flight->account = s64_account_copy(payer->account);
-	flight->request = s64_request_make_poll(flight->account, task->task_id);
+	flight->endpoint = s64_endpoint_find(task->operation);
+	flight->request = s64_request_make_poll(flight->account,
+											s64_endpoint_follow(flight->endpoint),
+											task->task_id);
 	MemoryContextSwitchTo(old);
 	flight->task = task;
 	pass->task = NULL;

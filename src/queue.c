@@ -27,14 +27,15 @@
 
 static SqlStatement insert_jobs = {
 	"INSERT INTO sixtyfour.job (operation, server, owner, payer, priority, run_at,"
-	" enrichment, home_system, home_database, cache_ttl, body, fingerprint, row_key, row_input)"
-	" SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $14, body, fingerprint, row_key, row_input"
+	" enrichment, home_system, home_database, cache_ttl, into_table,"
+	" body, fingerprint, row_key, row_input)"
+	" SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $14, $15, body, fingerprint, row_key, row_input"
 	" FROM unnest($10, $11, $12, $13) WITH ORDINALITY"
 	" AS u (body, fingerprint, row_key, row_input, place) ORDER BY place"
 	" RETURNING id",
-	14, {TEXTOID, NAMEOID, REGROLEOID, REGROLEOID, INT4OID, TIMESTAMPTZOID,
+	15, {TEXTOID, NAMEOID, REGROLEOID, REGROLEOID, INT4OID, TIMESTAMPTZOID,
 		INT4OID, INT8OID, OIDOID, JSONBARRAYOID, UUIDARRAYOID, JSONBARRAYOID,
-	JSONBARRAYOID, INT4OID}, NULL
+	JSONBARRAYOID, INT4OID, REGCLASSOID}, NULL
 };
 
 /* An array of jsonb from the specs; NULLs where a spec has none */
@@ -121,8 +122,8 @@ s64_queue_add(const JobKind *kind, const JobSpec *specs, int n, int64 *ids)
 	MemoryContext context;
 	MemoryContext old;
 	NameData	server;
-	Datum		values[14];
-	char		nulls[14];
+	Datum		values[15];
+	char		nulls[15];
 	uint64		rows;
 
 	if (n == 0)
@@ -150,6 +151,8 @@ s64_queue_add(const JobKind *kind, const JobSpec *specs, int n, int64 *ids)
 	values[11] = jsonb_array(specs, n, offsetof(JobSpec, row_key));
 	values[12] = jsonb_array(specs, n, offsetof(JobSpec, row_input));
 	values[13] = Int32GetDatum(kind->cache_ttl);
+	values[14] = ObjectIdGetDatum(kind->into_table);
+	nulls[14] = OidIsValid(kind->into_table) ? ' ' : 'n';
 
 	s64_sql_begin();
 	rows = s64_sql_run(&insert_jobs, values, nulls);

@@ -32,6 +32,7 @@ typedef struct JobKind
 	TimestampTz run_at;			/* not before */
 	int			enrichment;		/* id, or 0 */
 	int			cache_ttl;		/* age of a stored result that will do, s */
+	Oid			into_table;		/* where the answer's rows go, or InvalidOid */
 } JobKind;
 
 /* One job */

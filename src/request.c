@@ -135,45 +135,6 @@ random_uuid(void)
 	return uuid_text(DatumGetUUIDP(DirectFunctionCall1(gen_random_uuid, (Datum) 0)));
 }
 
-ApiRequest *
-s64_request_make(const Account *account, const Endpoint *endpoint, Jsonb *body,
-				 const Parameter *parameters, int nparameters)
-{
-	ApiRequest *request = palloc0(sizeof(ApiRequest));
-
-	request->what = endpoint->name;
-	request->method = endpoint->method;
-	request->answer = endpoint->answer;
-	request->price = endpoint->price;
-	request->paid = request->price != PRICE_FREE;
-	request->kind = s64_price_kind(endpoint, body);
-	if (body != NULL)
-	{
-		body = s64_request_normalize(endpoint, body);
-		request->price = s64_request_price(endpoint, body);
-		request->body = body_text(body);
-	}
-	request->url = s64_endpoint_url(account->base_url, endpoint->path,
-									parameters, nparameters);
-	if (s64_endpoint_is_idempotent(endpoint->method, endpoint->path))
-		request->idempotency_key = random_uuid();
-	return request;
-}
-
-/* ---- submissions ---- */
-
-Jsonb *
-s64_request_subject(const Endpoint *endpoint, Jsonb *body)
-{
-	const char *name = endpoint->fields[0].name;
-	JsonbValue	v;
-
-	if (name == NULL || !JB_ROOT_IS_OBJECT(body) ||
-		getKeyJsonValueFromContainer(&body->root, name, strlen(name), &v) == NULL)
-		return NULL;
-	return JsonbValueToJsonb(&v);
-}
-
 /* Push the members of an object but one. */
 static void
 push_members_but(JsonbInState *state, Jsonb *object, const char *but)
@@ -195,6 +156,168 @@ push_members_but(JsonbInState *state, Jsonb *object, const char *but)
 			pushJsonbValue(state, WJB_VALUE, &v);
 		}
 	}
+}
+
+static void
+push_text(JsonbInState *state, const char *text)
+{
+	JsonbValue	v;
+
+	v.type = jbvString;
+	v.val.string.val = (char *) text;
+	v.val.string.len = strlen(text);
+	pushJsonbValue(state, WJB_VALUE, &v);
+}
+
+/* The object with one text more, unless it has a member of that name */
+static Jsonb *
+add_text(Jsonb *object, const char *name, const char *text)
+{
+	JsonbInState state = {0};
+	JsonbValue	v;
+
+	if (getKeyJsonValueFromContainer(&object->root, name, strlen(name), &v) != NULL)
+		return object;
+	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	push_members_but(&state, object, name);
+	s64_json_push_key(&state, name);
+	push_text(&state, text);
+	pushJsonbValue(&state, WJB_END_OBJECT, NULL);
+	return JsonbValueToJsonb(state.result);
+}
+
+/* ---- the path ---- */
+
+/* A scalar member as a text in UTF-8; NULL if there is none */
+static char *
+find_parameter(const char *name, void *arg)
+{
+	const Jsonb *arguments = arg;
+	JsonbValue	v;
+
+	if (getKeyJsonValueFromContainer((JsonbContainer *) &arguments->root, name,
+									 strlen(name), &v) == NULL)
+		return NULL;
+	switch (v.type)
+	{
+		case jbvString:
+			return s64_encoding_to_utf8(pnstrdup(v.val.string.val, v.val.string.len));
+		case jbvNumeric:
+			return DatumGetCString(DirectFunctionCall1(numeric_out,
+													   NumericGetDatum(v.val.numeric)));
+		case jbvBool:
+			return pstrdup(v.val.boolean ? "true" : "false");
+		default:
+			return NULL;
+	}
+}
+
+/* What of the arguments is not in the path */
+static Jsonb *
+make_body(const char *path, Jsonb *arguments)
+{
+	JsonbInState state = {0};
+	JsonbIterator *it;
+	JsonbValue	key;
+	JsonbValue	v;
+	JsonbIteratorToken token;
+
+	if (strchr(path, '{') == NULL)
+		return arguments;
+	it = JsonbIteratorInit(&arguments->root);
+	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	while ((token = JsonbIteratorNext(&it, &v, true)) != WJB_DONE)
+	{
+		if (token == WJB_KEY)
+			key = v;
+		else if (token == WJB_VALUE &&
+				 !s64_endpoint_has_parameter(path, pnstrdup(key.val.string.val,
+															key.val.string.len)))
+		{
+			pushJsonbValue(&state, WJB_KEY, &key);
+			pushJsonbValue(&state, WJB_VALUE, &v);
+		}
+	}
+	pushJsonbValue(&state, WJB_END_OBJECT, NULL);
+	return JsonbValueToJsonb(state.result);
+}
+
+/* Put the arguments where they belong: into the URL and the body. */
+static void
+place_arguments(ApiRequest *request, const Account *account,
+				const Endpoint *endpoint, const char *path, Jsonb *arguments)
+{
+	request->url = s64_endpoint_url(account->base_url, path, find_parameter, arguments);
+	if (s64_endpoint_has_body(endpoint, path))
+		request->body = body_text(make_body(path, arguments));
+}
+
+static ApiRequest *
+make_at(const Account *account, const Endpoint *endpoint, Jsonb *arguments,
+		const char *method, const char *path)
+{
+	ApiRequest *request = palloc0(sizeof(ApiRequest));
+
+	request->what = endpoint->name;
+	request->method = method;
+	request->answer = endpoint->answer;
+	request->price = s64_request_price(endpoint, arguments);
+	request->paid = request->price != PRICE_FREE;
+	request->kind = s64_price_kind(endpoint, arguments);
+	request->few_at_once = endpoint->at_once > 0;
+	if (s64_endpoint_is_idempotent(method, path))
+		request->idempotency_key = random_uuid();
+	if (endpoint->own_id != NULL)
+		arguments = add_text(arguments, endpoint->own_id, random_uuid());
+	request->known_again = request->idempotency_key != NULL || endpoint->own_id != NULL;
+	place_arguments(request, account, endpoint, path, arguments);
+	return request;
+}
+
+ApiRequest *
+s64_request_make(const Account *account, const Endpoint *endpoint, Jsonb *arguments)
+{
+	return make_at(account, endpoint, s64_request_normalize(endpoint, arguments),
+				   endpoint->method, endpoint->path);
+}
+
+ApiRequest *
+s64_request_make_other(const Account *account, const Endpoint *endpoint,
+					   Jsonb *arguments)
+{
+	if (endpoint->other_path == NULL)
+		return NULL;
+	arguments = s64_request_normalize(endpoint, arguments);
+	if (endpoint->other_needs != NULL)
+		arguments = add_text(arguments, endpoint->other_needs, "");
+	return make_at(account, endpoint, arguments, endpoint->other_method,
+				   endpoint->other_path);
+}
+
+Jsonb *
+s64_request_argument(const char *name, const char *value)
+{
+	JsonbInState state = {0};
+
+	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	s64_json_push_key(&state, name);
+	push_text(&state, value);
+	pushJsonbValue(&state, WJB_END_OBJECT, NULL);
+	return JsonbValueToJsonb(state.result);
+}
+
+/* ---- submissions ---- */
+
+Jsonb *
+s64_request_subject(const Endpoint *endpoint, Jsonb *body)
+{
+	const char *name = endpoint->fields[0].name;
+	JsonbValue	v;
+
+	if (name == NULL || !JB_ROOT_IS_OBJECT(body) ||
+		getKeyJsonValueFromContainer(&body->root, name, strlen(name), &v) == NULL)
+		return NULL;
+	return JsonbValueToJsonb(&v);
 }
 
 Jsonb *
@@ -237,7 +360,7 @@ make_bulk_body(const Endpoint *endpoint, Jsonb **bodies, int n)
 static void
 check_subject(const Endpoint *endpoint, Jsonb *body)
 {
-	if (s64_request_subject(endpoint, body) == NULL)
+	if (endpoint->fields[0].required && s64_request_subject(endpoint, body) == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("the request has no \"%s\"", endpoint->fields[0].name)));
@@ -259,75 +382,49 @@ webhook_url(const Account *account, const pg_uuid_t *uuid)
 	return strlen(whole) <= S64_WEBHOOK_URL_MAX ? whole : pstrdup(url);
 }
 
-static bool
-has_field(const Endpoint *endpoint, const char *name)
-{
-	for (const Field *field = endpoint->fields; field->name != NULL; field++)
-	{
-		if (strcmp(field->name, name) == 0)
-			return true;
-	}
-	return false;
-}
-
-/* The body with the account's webhook, where there is one to be told */
-static Jsonb *
-add_webhook(const Account *account, const Endpoint *endpoint, Jsonb *body,
-			const pg_uuid_t *uuid)
-{
-	JsonbInState state = {0};
-	JsonbValue	v;
-
-	if (account->webhook_url == NULL || !has_field(endpoint, "webhook_url") ||
-		getKeyJsonValueFromContainer(&body->root, "webhook_url", 11, &v) != NULL)
-		return body;
-	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
-	push_members_but(&state, body, "webhook_url");
-	s64_json_push_key(&state, "webhook_url");
-	v.type = jbvString;
-	v.val.string.val = webhook_url(account, uuid);
-	v.val.string.len = strlen(v.val.string.val);
-	pushJsonbValue(&state, WJB_VALUE, &v);
-	pushJsonbValue(&state, WJB_END_OBJECT, NULL);
-	return JsonbValueToJsonb(state.result);
-}
-
 ApiRequest *
 s64_request_make_submission(const Account *account, const Endpoint *endpoint,
 							Jsonb **bodies, int n, const pg_uuid_t *uuid)
 {
 	ApiRequest *request = palloc0(sizeof(ApiRequest));
-	const char *path = n > 1 ? endpoint->bulk_path
-		: endpoint->async_path ? endpoint->async_path : endpoint->path;
+	const char *path = n > 1 ? endpoint->bulk_path : s64_endpoint_submit_path(endpoint);
 	Jsonb	   *body;
 
 	for (int i = 0; i < n; i++)
 		check_subject(endpoint, bodies[i]);
 	request->what = endpoint->name;
 	request->method = endpoint->method;
-	request->answer = path == endpoint->path ? endpoint->answer : ANSWER_OBJECT;
+	request->answer = endpoint->follow ? ANSWER_OBJECT : endpoint->answer;
 	request->paid = true;
 	request->price = s64_request_price(endpoint, bodies[0]);
 	if (request->price != PRICE_UNKNOWN)
 		request->price *= n;
 	request->kind = s64_price_kind(endpoint, bodies[0]);
+	request->few_at_once = endpoint->at_once > 0;
 	body = n > 1 ? make_bulk_body(endpoint, bodies, n) : bodies[0];
-	if (path != endpoint->path)
-		body = add_webhook(account, endpoint, body, uuid);
-	request->body = body_text(body);
+	if (account->webhook_url != NULL && endpoint->follow != NULL &&
+		s64_endpoint_has_field(endpoint, "webhook_url"))
+		body = add_text(body, "webhook_url", webhook_url(account, uuid));
+	if (endpoint->own_id != NULL)
+		body = add_text(body, endpoint->own_id, uuid_text(uuid));
 	if (s64_endpoint_is_idempotent(endpoint->method, path))
 		request->idempotency_key = uuid_text(uuid);
-	request->url = psprintf("%s%s", account->base_url, path);
+	request->known_again = request->idempotency_key != NULL || endpoint->own_id != NULL;
+	place_arguments(request, account, endpoint, path, body);
 	return request;
 }
 
 ApiRequest *
-s64_request_make_poll(const Account *account, const char *task_id)
+s64_request_make_poll(const Account *account, const Follow *follow,
+					  const char *task_id)
 {
-	Parameter	parameter = {"task_id", s64_encoding_to_utf8(task_id)};
+	ApiRequest *request = palloc0(sizeof(ApiRequest));
 
-	return s64_request_make(account, s64_endpoint_find("job_status"), NULL,
-							&parameter, 1);
+	request->what = follow->name;
+	request->method = "GET";
+	request->url = s64_endpoint_url(account->base_url, follow->path, find_parameter,
+									s64_request_argument("task_id", task_id));
+	return request;
 }
 
 /* ---- requests to any path ---- */
@@ -501,6 +598,7 @@ s64_request_make_raw(const Account *account, const char *method,
 	request->price = reading ? PRICE_FREE : PRICE_UNKNOWN;
 	if (s64_endpoint_is_idempotent(method, path))
 		request->idempotency_key = random_uuid();
+	request->known_again = request->idempotency_key != NULL;
 	return request;
 }
 

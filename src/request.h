@@ -27,6 +27,8 @@ typedef struct ApiRequest
 	int			price;			/* that is stated: cents, or PRICE_UNKNOWN */
 	PriceKind	kind;			/* by which its price is learned */
 	char	   *idempotency_key;	/* or NULL: to the service each is a new one */
+	bool		known_again;	/* sent twice it is accepted and billed once */
+	bool		few_at_once;	/* a 429 says that too many of its kind are running */
 } ApiRequest;
 
 /*
@@ -62,14 +64,20 @@ extern int	s64_request_cents(const Account *account, int price,
 							  const PriceKind *kind);
 
 /*
- * A request to an endpoint of the table.  body is its JSON body, or NULL for
- * none; members that are null are left out.  Raises 22023 if the service would
- * not take it.  The result, like all of this file, is palloc'd.
+ * A request to an endpoint of the table.  arguments is an object of its fields,
+ * those in the path included; members that are null are left out.  Raises 22023
+ * if the service would not take it.  The result, like all of this file, is
+ * palloc'd.
  */
 extern ApiRequest *s64_request_make(const Account *account,
-									const Endpoint *endpoint, Jsonb *body,
-									const Parameter *parameters,
-									int nparameters);
+									const Endpoint *endpoint, Jsonb *arguments);
+
+/*
+ * The same where the service has it elsewhere; NULL if there is no such place.
+ */
+extern ApiRequest *s64_request_make_other(const Account *account,
+										  const Endpoint *endpoint,
+										  Jsonb *arguments);
 
 /*
  * A request that submits n jobs of an endpoint (1 to 100 where it has a bulk
@@ -84,7 +92,11 @@ extern ApiRequest *s64_request_make_submission(const Account *account,
 
 /* A request that asks how a task is. */
 extern ApiRequest *s64_request_make_poll(const Account *account,
+										 const Follow *follow,
 										 const char *task_id);
+
+/* An object with one text, as arguments for s64_request_make() */
+extern Jsonb *s64_request_argument(const char *name, const char *value);
 
 /* The subject of a body, palloc'd; NULL if it has none */
 extern Jsonb *s64_request_subject(const Endpoint *endpoint, Jsonb *body);

@@ -70,7 +70,7 @@ static SqlStatement mend_call = {
 static SqlStatement mend_job = {
 	"UPDATE sixtyfour.job SET state = 'succeeded', result = $2, finished_at = clock_timestamp(),"
 	" sqlstate = NULL, message = NULL, detail = NULL, hint = NULL,"
-	" delivery = CASE WHEN enrichment IS NULL THEN 'none' ELSE 'pending' END"
+	" delivery = CASE WHEN coalesce(enrichment, into_table::oid::bigint) IS NULL THEN 'none' ELSE 'pending' END"
 	" WHERE id = $1 AND state = 'failed'",
 	2, {INT8OID, INT8OID}, NULL
 };
@@ -172,7 +172,7 @@ find_part(const Kept *kept, Jsonb *answer)
 	Jsonb	  **parts = palloc0(kept->items * sizeof(Jsonb *));
 
 	s64_ledger_subjects(kept->call, subjects, kept->items);
-	s64_task_match(answer, subjects, kept->items, parts);
+	s64_task_match(kept->endpoint, answer, subjects, kept->items, parts);
 	return kept->item < kept->items ? parts[kept->item] : NULL;
 }
 
@@ -184,7 +184,7 @@ read_answer(Kept *kept, char **why)
 
 	if (answer != NULL && kept->polled)
 	{
-		TaskStatus	task = s64_task_read(answer);
+		TaskStatus	task = s64_task_read(s64_endpoint_follow(kept->endpoint), answer);
 
 		*why = "It gives no result.";
 		answer = task.state == TASK_COMPLETED ? task.result : NULL;

@@ -33,17 +33,6 @@ has_member(Jsonb *object, const char *name)
 		getKeyJsonValueFromContainer(&object->root, name, strlen(name), &v) != NULL;
 }
 
-static bool
-has_field(const Endpoint *endpoint, const char *name)
-{
-	for (const Field *field = endpoint->fields; field->name; field++)
-	{
-		if (strcmp(field->name, name) == 0)
-			return true;
-	}
-	return false;
-}
-
 static Jsonb *
 concat(Jsonb *a, Jsonb *b)
 {
@@ -92,7 +81,7 @@ s64_sample_check(const Endpoint *endpoint, Jsonb *structure, Jsonb *options)
 		refuse("\"options\" must be a JSON object");
 	if (has_member(options, subject))
 		refuse(psprintf("\"%s\" comes from the row and cannot be given in \"options\"", subject));
-	if (structure != NULL && !has_field(endpoint, "struct"))
+	if (structure != NULL && !s64_endpoint_has_field(endpoint, "struct"))
 		refuse(psprintf("operation %s takes no \"struct\"", endpoint->name));
 	if (structure != NULL && has_member(options, "struct"))
 		refuse("\"struct\" is given both as an argument and in \"options\"");

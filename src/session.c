@@ -55,19 +55,9 @@ add_context(void *arg)
 static void
 wait_for_slot(Exchange *exchange, int64 wait)
 {
-	TimestampTz until = GetCurrentTimestamp() + wait;
-
-	if (until > exchange->deadline)
+	if (GetCurrentTimestamp() + wait > exchange->deadline)
 		s64_report_no_slot(exchange->request->what, exchange->account, wait);
-	for (;;)
-	{
-		int64		left = until - GetCurrentTimestamp();
-
-		CHECK_FOR_INTERRUPTS();
-		if (left <= 0)
-			return;
-		s64_http_wait((long) (left + 999) / 1000);
-	}
+	s64_session_sleep((long) (wait + 999) / 1000);
 }
 
 /* Get the account's leave to make one request now. */
@@ -196,7 +186,7 @@ metered_try(Exchange *exchange)
 		settle_money(exchange, outcome);
 
 	now = GetCurrentTimestamp();
-	if (outcome->kind == OUTCOME_RATE_LIMITED)
+	if (outcome->kind == OUTCOME_RATE_LIMITED && !exchange->request->few_at_once)
 		s64_meter_refused(account, outcome->retry_after, now);
 	else if (outcome->remaining >= 0)
 		s64_meter_remaining(account, outcome->remaining, now);
@@ -213,7 +203,7 @@ can_repeat(Exchange *exchange, const Outcome *outcome)
 {
 	TimestampTz now = GetCurrentTimestamp();
 
-	if (exchange->request->idempotency_key == NULL ||
+	if (!exchange->request->known_again ||
 		(outcome->kind != OUTCOME_LOST && outcome->kind != OUTCOME_SERVICE_FAILED) ||
 		now + REPEAT_PAUSE > exchange->deadline)
 		return false;
@@ -238,19 +228,18 @@ exchange_until_settled(Exchange *exchange)
 				(errmsg_internal("sixtyfour: %s was answered with 429, trying again in %.1f s",
 								 exchange->request->what,
 								 outcome->retry_after / 1e6)));
+		/* the meter makes us wait for the rest */
+		if (exchange->request->few_at_once)
+			wait_for_slot(exchange, outcome->retry_after);
 	}
 }
 
-Jsonb *
-s64_session_exchange(const Account *account, const ApiRequest *request)
+Outcome *
+s64_session_try(const Account *account, const ApiRequest *request)
 {
-	MemoryContext caller = CurrentMemoryContext;
-	MemoryContext context = AllocSetContextCreate(caller, "sixtyfour exchange",
-												  ALLOCSET_SMALL_SIZES);
 	ErrorContextCallback callback;
 	Exchange	exchange = {0};
 	Outcome    *outcome;
-	Jsonb	   *answer = NULL;
 
 	exchange.account = account;
 	exchange.request = request;
@@ -260,9 +249,22 @@ s64_session_exchange(const Account *account, const ApiRequest *request)
 	callback.arg = &exchange;
 	callback.previous = error_context_stack;
 	error_context_stack = &callback;
+	outcome = exchange_until_settled(&exchange);
+	error_context_stack = callback.previous;
+	return outcome;
+}
+
+Jsonb *
+s64_session_exchange(const Account *account, const ApiRequest *request)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	MemoryContext context = AllocSetContextCreate(caller, "sixtyfour exchange",
+												  ALLOCSET_SMALL_SIZES);
+	Outcome    *outcome;
+	Jsonb	   *answer = NULL;
 
 	MemoryContextSwitchTo(context);
-	outcome = exchange_until_settled(&exchange);
+	outcome = s64_session_try(account, request);
 	if (outcome->kind != OUTCOME_ANSWER)
 		s64_report_outcome(outcome, request->what);
 
@@ -272,7 +274,22 @@ s64_session_exchange(const Account *account, const ApiRequest *request)
 		answer = palloc(VARSIZE(outcome->answer));
 		memcpy(answer, outcome->answer, VARSIZE(outcome->answer));
 	}
-	error_context_stack = callback.previous;
 	MemoryContextDelete(context);
 	return answer;
+}
+
+void
+s64_session_sleep(long ms)
+{
+	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ms);
+	int64		left;
+
+	do
+	{
+		CHECK_FOR_INTERRUPTS();
+		left = until - GetCurrentTimestamp();
+		if (left > 0)
+			s64_http_wait((long) (left + 999) / 1000);
+	} while (left > 0);
+	CHECK_FOR_INTERRUPTS();
 }

@@ -9,6 +9,7 @@
 #define S64_SESSION_H
 
 #include "account.h"
+#include "outcome.h"
 #include "request.h"
 
 /*
@@ -22,5 +23,16 @@
  */
 extern Jsonb *s64_session_exchange(const Account *account,
 								   const ApiRequest *request);
+
+/*
+ * The same, but what came of it is a value, palloc'd, and no failure of the
+ * service's or the network's is raised; see s64_outcome_read() about
+ * OUTCOME_UNREADABLE.
+ */
+extern Outcome *s64_session_try(const Account *account,
+								const ApiRequest *request);
+
+/* Sleep for so many ms.  Raises the error of a cancel. */
+extern void s64_session_sleep(long ms);
 
 #endif							/* S64_SESSION_H */

@@ -22,6 +22,7 @@
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
+#include "board.h"
 #include "fault.h"
 #include "flight.h"
 #include "ledger.h"
@@ -120,7 +121,7 @@ settle_rate(const Flight *flight)
 	const Outcome *outcome = flight->outcome;
 	TimestampTz now = GetCurrentTimestamp();
 
-	if (outcome->kind == OUTCOME_RATE_LIMITED)
+	if (outcome->kind == OUTCOME_RATE_LIMITED && !flight->request->few_at_once)
 		s64_meter_refused(flight->account, outcome->retry_after, now);
 	else if (outcome->remaining >= 0)
 		s64_meter_remaining(flight->account, outcome->remaining, now);
@@ -197,7 +198,7 @@ record_direct_answer(Flight *flight, int64 epoch)
 static void
 record_acceptance(Flight *flight, int64 epoch)
 {
-	char	   *task_id = s64_task_id(flight->outcome->answer);
+	char	   *task_id = s64_task_id(s64_endpoint_follow(flight->endpoint), flight->outcome->answer);
 
 	if (task_id == NULL)
 		s64_ledger_uncertain(flight->call, epoch,
@@ -251,7 +252,7 @@ split_result(const Flight *flight, Jsonb *result)
 	}
 	subjects = palloc(flight->items * sizeof(Jsonb *));
 	s64_ledger_subjects(flight->call, subjects, flight->items);
-	s64_task_match(result, subjects, flight->items, answers);
+	s64_task_match(flight->endpoint, result, subjects, flight->items, answers);
 	return answers;
 }
 
@@ -324,7 +325,7 @@ record_poll(Flight *flight, int64 epoch)
 	switch (outcome->kind)
 	{
 		case OUTCOME_ANSWER:
-			status = s64_task_read(outcome->answer);
+			status = s64_task_read(s64_endpoint_follow(flight->endpoint), outcome->answer);
 			if (status.state != TASK_RUNNING)
 			{
 				record_finished_task(flight, epoch, &status);
@@ -456,15 +457,15 @@ record(Flight *flight, int64 epoch)
 static void
 follow_task(const Flight *flight, TimestampTz now)
 {
-	char	   *task_id = s64_task_id(flight->outcome->answer);
+	char	   *task_id = s64_task_id(s64_endpoint_follow(flight->endpoint), flight->outcome->answer);
 	Task	   *task;
 
 	if (task_id == NULL)
 		return;
-	task = s64_tasks_add(flight->call, flight->request->what, task_id,
+	task = s64_tasks_add(flight->call, flight->endpoint->name, task_id,
 						 flight->account->server, flight->account->userid,
 						 flight->items, flight->reserved, now,
-						 now + s64_schedule_poll(flight->request->what, 0, flight->awaited));
+						 now + s64_schedule_poll(flight->endpoint->name, 0, flight->awaited));
 	task->awaited = flight->awaited;
 	task->reserved_at = flight->reserved_at;
 	task->account = flight->account->id;
@@ -481,6 +482,18 @@ count_flight(Flight *flight)
 	settle_money(flight);
 	settle_rate(flight);
 	settle_price(flight);
+}
+
+/* For those who wait for a task that takes long and says how far it is */
+static void
+say_progress(const Flight *flight)
+{
+	char	   *progress = flight->outcome->kind == OUTCOME_ANSWER &&
+		s64_endpoint_follow(flight->endpoint)->whole
+		? s64_task_progress(flight->outcome->answer) : NULL;
+
+	if (progress != NULL)
+		s64_board_write(flight->call, progress);
 }
 
 /*
@@ -510,6 +523,7 @@ after_record(Flight *flight)
 		s64_tasks_free(task);
 	else if (task != NULL)
 	{
+		say_progress(flight);
 		task->oddities = is_odd(outcome) ? task->oddities + 1 : 0;
 		s64_tasks_put_back(task, now + Max(s64_schedule_poll(task->operation, now - task->accepted_at,
 															task->awaited),

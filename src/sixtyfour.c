@@ -10,6 +10,7 @@
 #include "fmgr.h"
 
 #include "ask.h"
+#include "board.h"
 #include "doorbell.h"
 #include "feed.h"
 #include "guc.h"
@@ -32,6 +33,7 @@ _PG_init(void)
 	s64_place_init();
 	s64_ask_init();
 	s64_doorbell_init();
+	s64_board_init();
 	s64_utility_init();
 	s64_launcher_init();
 	s64_feed_init();

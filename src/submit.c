@@ -518,6 +518,7 @@ add_submission(Pass *pass, Intent *plan)
 		bodies[i] = call->jobs[i]->body;
 	suspect(pass, call->jobs, call->njobs);
 	flight->account = s64_account_copy(plan->payer->account);
+	flight->endpoint = first->endpoint;
 	flight->request = s64_request_make_submission(flight->account, first->endpoint,
 												  bodies, call->njobs,
 												  &call->uuid);
@@ -525,7 +526,7 @@ add_submission(Pass *pass, Intent *plan)
 	flight->items = call->njobs;
 	flight->attempts = first->attempts;
 	flight->awaited = first->lane->priority <= S64_ASKED_PRIORITY;
-	flight->direct = first->endpoint->async_path == NULL;
+	flight->direct = first->endpoint->follow == NULL;
 	flight->reserved = plan->reserved;
 	flight->reserved_at = plan->reserved_at;
 	plan->reserved = 0;

@@ -7,6 +7,7 @@
  */
 #include "postgres.h"
 
+#include "lib/stringinfo.h"
 #include "utils/builtins.h"
 #include "utils/numeric.h"
 
@@ -41,10 +42,10 @@ s64_task_is_id(const char *text)
 }
 
 char *
-s64_task_id(Jsonb *answer)
+s64_task_id(const Follow *follow, Jsonb *answer)
 {
 	JsonbValue	v;
-	char	   *id = text_of(member(&answer->root, "task_id", &v));
+	char	   *id = text_of(member(&answer->root, follow->id, &v));
 
 	return id != NULL && s64_task_is_id(id) ? id : NULL;
 }
@@ -70,15 +71,19 @@ read_time(const char *text)
 }
 
 TaskOrigin
-s64_task_origin(Jsonb *answer)
+s64_task_origin(const Follow *follow, Jsonb *answer)
 {
-	TaskOrigin	origin;
+	static const char *const names[] = {"task_id", "run_id", "id"};
+	TaskOrigin	origin = {0};
 	JsonbValue	v;
 
-	origin.id = text_of(member(&answer->root, "task_id", &v));
-	if (origin.id == NULL)
-		origin.id = text_of(member(&answer->root, "id", &v));
-	origin.status = text_of(member(&answer->root, "status", &v));
+	/* job-status has both an id and a run_id: the latter is no task's */
+	for (size_t i = 0; i < lengthof(names) && origin.id == NULL; i++)
+	{
+		if (i != 1 || follow->whole)
+			origin.id = text_of(member(&answer->root, names[i], &v));
+	}
+	origin.status = text_of(member(&answer->root, follow->status, &v));
 	origin.type = text_of(member(&answer->root, "task_type", &v));
 	origin.started = read_time(text_of(member(&answer->root, "start_time", &v)));
 	return origin;
@@ -112,21 +117,87 @@ read_charge(JsonbContainer *answer)
 	return cents >= 0 && cents <= PG_INT32_MAX ? (int) (cents + 0.5) : -1;
 }
 
+/* Why a task failed, in the service's words; NULL if it does not say */
+static char *
+read_why(Jsonb *answer)
+{
+	JsonbValue	v;
+	JsonbValue	text;
+	char	   *why = text_of(member(&answer->root, "error", &v));
+
+	if (why != NULL)
+		return why;
+	/* that of a run stands with the block that failed */
+	if (member(&answer->root, "blocks", &v) == NULL || v.type != jbvBinary ||
+		!JsonContainerIsArray(v.val.binary.data))
+		return NULL;
+	for (int i = 0; i < (int) JsonContainerSize(v.val.binary.data) && why == NULL; i++)
+	{
+		JsonbValue *block = getIthJsonbValueFromContainer(v.val.binary.data, i);
+
+		if (block->type == jbvBinary)
+			why = text_of(member(block->val.binary.data, "error_message", &text));
+	}
+	return why;
+}
+
 TaskStatus
-s64_task_read(Jsonb *answer)
+s64_task_read(const Follow *follow, Jsonb *answer)
 {
 	TaskStatus	task = {0};
 	JsonbValue	v;
-	char	   *status = text_of(member(&answer->root, "status", &v));
+	char	   *status = text_of(member(&answer->root, follow->status, &v));
 
 	task.state = read_state(status);
 	task.cents = read_charge(&answer->root);
-	if (member(&answer->root, "result", &v) != NULL && v.type != jbvNull)
+	if (follow->whole)
+		task.result = answer;
+	else if (member(&answer->root, "result", &v) != NULL && v.type != jbvNull)
 		task.result = JsonbValueToJsonb(&v);
-	task.error = text_of(member(&answer->root, "error", &v));
+	task.error = read_why(answer);
 	if (task.error == NULL && task.state == TASK_FAILED)
 		task.error = psprintf("The task is %s.", status);
 	return task;
+}
+
+/* ---- progress ---- */
+
+static void
+append_number(StringInfo buf, Jsonb *answer, const char *name, const char *format)
+{
+	JsonbValue	v;
+
+	if (member(&answer->root, name, &v) == NULL || v.type != jbvNumeric)
+		return;
+	if (buf->len > 0)
+		appendStringInfoString(buf, ", ");
+	appendStringInfo(buf, format,
+					 DatumGetCString(DirectFunctionCall1(numeric_out,
+														 NumericGetDatum(v.val.numeric))));
+}
+
+static void
+append_text(StringInfo buf, Jsonb *answer, const char *name)
+{
+	JsonbValue	v;
+	char	   *text = text_of(member(&answer->root, name, &v));
+
+	if (text != NULL && *text != '\0')
+		appendStringInfo(buf, "%s%s", buf->len > 0 ? ", " : "", text);
+}
+
+char *
+s64_task_progress(Jsonb *answer)
+{
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	append_number(&buf, answer, "current_phase", "phase %s");
+	append_number(&buf, answer, "overall_progress_percentage", "%s %%");
+	append_text(&buf, answer, "current_block");
+	append_number(&buf, answer, "total_results", "%s results so far");
+	append_text(&buf, answer, "progress_message");
+	return buf.len > 0 ? buf.data : NULL;
 }
 
 /* ---- bulk results ---- */
@@ -170,12 +241,21 @@ equal_scalars(const JsonbValue *a, const JsonbValue *b)
 	}
 }
 
+/* Is what an answer says under this name the lead's own? */
+static bool
+is_echoed(const Endpoint *endpoint, const char *name)
+{
+	if (endpoint->echoed != NULL)
+		return strcmp(name, endpoint->echoed) == 0;
+	return strcmp(name, "email") != 0 && strcmp(name, "phone") != 0;
+}
+
 /*
  * How many of the lead's plain fields an item echoes; -1 if one of them
- * contradicts.  What the service was asked to find (email, phone) is no echo.
+ * contradicts.  What the service was asked to find is no echo.
  */
 static int
-count_echoes(JsonbContainer *item, Jsonb *lead)
+count_echoes(const Endpoint *endpoint, JsonbContainer *item, Jsonb *lead)
 {
 	JsonbIterator *it = JsonbIteratorInit(&lead->root);
 	JsonbValue	v;
@@ -189,8 +269,7 @@ count_echoes(JsonbContainer *item, Jsonb *lead)
 		if (token == WJB_KEY)
 			key = pnstrdup(v.val.string.val, v.val.string.len);
 		else if (token == WJB_VALUE && v.type != jbvBinary &&
-				 strcmp(key, "email") != 0 && strcmp(key, "phone") != 0 &&
-				 member(item, key, &echoed) != NULL)
+				 is_echoed(endpoint, key) && member(item, key, &echoed) != NULL)
 		{
 			if (!equal_scalars(&v, &echoed))
 				return -1;
@@ -202,9 +281,9 @@ count_echoes(JsonbContainer *item, Jsonb *lead)
 
 /* How many fields of a lead can be echoed? */
 static int
-count_plain_fields(Jsonb *lead)
+count_plain_fields(const Endpoint *endpoint, Jsonb *lead)
 {
-	return count_echoes(&lead->root, lead);
+	return count_echoes(endpoint, &lead->root, lead);
 }
 
 /*
@@ -213,17 +292,19 @@ count_plain_fields(Jsonb *lead)
  * that one.  If nobody can tell: -1.  An item that echoes nothing is nobody's.
  */
 static int
-find_lead(JsonbContainer *item, int place, bool same_length, Jsonb **leads, int n,
-		  Jsonb *const *taken)
+find_lead(const Endpoint *endpoint, JsonbContainer *item, int place,
+		  bool same_length, Jsonb **leads, int n, Jsonb *const *taken)
 {
 	int			best = -1;
 	int			best_echoes = 0;
 	bool		tie = false;
-	int			here = same_length && leads[place] ? count_echoes(item, leads[place]) : -1;
+	int			here = same_length && leads[place]
+		? count_echoes(endpoint, item, leads[place]) : -1;
 
 	for (int i = 0; i < n; i++)
 	{
-		int			echoes = taken[i] || !leads[i] ? -1 : count_echoes(item, leads[i]);
+		int			echoes = taken[i] || !leads[i] ? -1
+			: count_echoes(endpoint, item, leads[i]);
 
 		if (echoes > best_echoes)
 		{
@@ -235,13 +316,14 @@ find_lead(JsonbContainer *item, int place, bool same_length, Jsonb **leads, int 
 			tie = true;
 	}
 	if (same_length && taken[place] == NULL && here > 0 &&
-		(here == best_echoes || here == count_plain_fields(leads[place])))
+		(here == best_echoes || here == count_plain_fields(endpoint, leads[place])))
 		return place;
 	return tie ? -1 : best;
 }
 
 void
-s64_task_match(Jsonb *result, Jsonb **leads, int n, Jsonb **items)
+s64_task_match(const Endpoint *endpoint, Jsonb *result, Jsonb **leads, int n,
+			   Jsonb **items)
 {
 	JsonbContainer *array = result ? find_items(result) : NULL;
 	int			length = array ? JsonContainerSize(array) : 0;
@@ -254,7 +336,7 @@ s64_task_match(Jsonb *result, Jsonb **leads, int n, Jsonb **items)
 
 		if (item->type != jbvBinary || !JsonContainerIsObject(item->val.binary.data))
 			continue;
-		lead = find_lead(item->val.binary.data, i, length == n, leads, n, items);
+		lead = find_lead(endpoint, item->val.binary.data, i, length == n, leads, n, items);
 		if (lead >= 0)
 			items[lead] = JsonbValueToJsonb(item);
 	}

@@ -271,8 +271,8 @@ char *
 s64_uncertain_doubt(Jsonb *answer, const char *task_id,
 					const char *operation, TimestampTz created_at)
 {
-	TaskOrigin	origin = s64_task_origin(answer);
-	const Endpoint *endpoint;
+	const Endpoint *endpoint = s64_endpoint_find(operation);
+	TaskOrigin	origin = s64_task_origin(s64_endpoint_follow(endpoint), answer);
 
 	if (origin.status == NULL ||
 		(origin.id != NULL && strcmp(origin.id, task_id) != 0))

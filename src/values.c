@@ -92,8 +92,6 @@ finish(JsonbInState *state, JsonbIteratorToken end)
 	return JsonbValueToJsonb(state->result);
 }
 
-static void normalise(JsonbValue *v, Oid type);
-
 /* Each element as the array's elements need it */
 static void
 normalise_array(JsonbValue *v, Oid element)
@@ -107,7 +105,7 @@ normalise_array(JsonbValue *v, Oid element)
 	pushJsonbValue(&state, WJB_BEGIN_ARRAY, NULL);
 	if (!is_array(v))
 	{
-		normalise(v, element);
+		s64_values_normalise(v, element);
 		pushJsonbValue(&state, WJB_ELEM, v);
 	}
 	else
@@ -119,15 +117,72 @@ normalise_array(JsonbValue *v, Oid element)
 				continue;
 			/* an element that is a list is another dimension */
 			if (!is_array(&item))
-				normalise(&item, element);
+				s64_values_normalise(&item, element);
 			pushJsonbValue(&state, WJB_ELEM, &item);
 		}
 	}
 	set_binary(v, finish(&state, WJB_END_ARRAY));
 }
 
+/* Append a text as hstore reads it. */
 static void
-normalise(JsonbValue *v, Oid type)
+append_quoted(StringInfo buf, const char *text, int len)
+{
+	appendStringInfoChar(buf, '"');
+	for (int i = 0; i < len; i++)
+	{
+		if (text[i] == '"' || text[i] == '\\')
+			appendStringInfoChar(buf, '\\');
+		appendStringInfoChar(buf, text[i]);
+	}
+	appendStringInfoChar(buf, '"');
+}
+
+/* An object becomes what hstore reads; in it, all but null is text. */
+static void
+write_hstore(JsonbValue *v)
+{
+	JsonbIterator *it;
+	JsonbIteratorToken token;
+	JsonbValue	item;
+	StringInfoData buf;
+
+	read_literal(v);
+	if (v->type != jbvBinary || !JsonContainerIsObject(v->val.binary.data))
+		return;
+	initStringInfo(&buf);
+	it = JsonbIteratorInit(v->val.binary.data);
+	while ((token = JsonbIteratorNext(&it, &item, true)) != WJB_DONE)
+	{
+		char	   *text;
+
+		if (token == WJB_KEY)
+		{
+			append_quoted(&buf, item.val.string.val, item.val.string.len);
+			appendStringInfoString(&buf, "=>");
+		}
+		if (token != WJB_VALUE)
+			continue;
+		if (item.type == jbvString)
+			append_quoted(&buf, item.val.string.val, item.val.string.len);
+		else if (item.type == jbvNull)
+			appendStringInfoString(&buf, "NULL");
+		else
+		{
+			text = JsonbToCString(NULL, &JsonbValueToJsonb(&item)->root, -1);
+			append_quoted(&buf, text, strlen(text));
+		}
+		appendStringInfoChar(&buf, ',');
+	}
+	if (buf.len > 0)
+		buf.len--;				/* no comma at the end */
+	v->type = jbvString;
+	v->val.string.val = buf.data;
+	v->val.string.len = buf.len;
+}
+
+void
+s64_values_normalise(JsonbValue *v, Oid type)
 {
 	Oid			base = getBaseType(type);
 	Oid			element = get_base_element_type(base);
@@ -147,6 +202,8 @@ normalise(JsonbValue *v, Oid type)
 		normalise_integer(v);
 	else if (category == TYPCATEGORY_COMPOSITE)
 		read_literal(v);
+	else if (category == TYPCATEGORY_USER && s64_type_is_hstore(base))
+		write_hstore(v);
 }
 
 /* What the path finds, for a column of that type; false for nothing */
@@ -163,7 +220,7 @@ find_value(Jsonb *answer, Datum path, Oid type, JsonbValue *v)
 		set_binary(v, found);
 	else
 		*v = *getIthJsonbValueFromContainer(&found->root, 0);
-	normalise(v, type);
+	s64_values_normalise(v, type);
 	return true;
 }
 

@@ -12,7 +12,8 @@
  * - several things found are a list for an array or JSON column, otherwise
  *	 the first of them counts;
  * - a number for an integer column is rounded, as a cast would do;
- * - one thing for an array column is a list of one.
+ * - one thing for an array column is a list of one;
+ * - an object for an hstore column is its keys and values, as text.
  *
  *-------------------------------------------------------------------------
  */
@@ -20,6 +21,12 @@
 #define S64_VALUES_H
 
 #include "output.h"
+
+/*
+ * Make of a value what a column of that type needs, by the rules above; it may
+ * go on pointing into what it came from.
+ */
+extern void s64_values_normalise(JsonbValue *v, Oid type);
 
 /* {"declared name": value} of what is found; palloc'd */
 extern Jsonb *s64_values_read(Jsonb *answer, const OutputColumn *columns, int n);

@@ -49,7 +49,7 @@ ring(int64 call)
 Datum
 sixtyfour_webhook(PG_FUNCTION_ARGS)
 {
-	char	   *task_id = s64_task_id(PG_GETARG_JSONB_P(0));
+	char	   *task_id = s64_task_id(s64_endpoint_follow(NULL), PG_GETARG_JSONB_P(0));
 	int64		call = task_id ? s64_ledger_running_call(task_id, NULL) : 0;
 
 	if (call != 0)
@@ -65,7 +65,7 @@ Datum
 sixtyfour_webhook_call(PG_FUNCTION_ARGS)
 {
 	pg_uuid_t  *uuid = PG_GETARG_UUID_P(0);
-	char	   *task_id = s64_task_id(PG_GETARG_JSONB_P(1));
+	char	   *task_id = s64_task_id(s64_endpoint_follow(NULL), PG_GETARG_JSONB_P(1));
 	int64		call;
 
 	if (task_id == NULL)

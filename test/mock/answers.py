@@ -36,7 +36,10 @@ ENRICH_CENTS = {"micro": 20, "low": 100, "medium": 480, "high": 900,
 EMAIL_CENTS = {"PROFESSIONAL": 5, "PERSONAL": 20}
 PHONE_CENTS = 30
 QA_CENTS = 10
+RESEARCH_CENTS = 40
 SEARCH_CENTS = 100
+EXPORT_CENTS = 50
+FOUND_ROW_CENTS = 1
 WORKFLOW_ROW_CENTS = 25
 
 
@@ -179,15 +182,25 @@ def phone(lead, knobs, dice):
             {"number": other, "region": "GB"}]
 
 
-def bulk(answer_one, body, knobs):
-    """Answer for many leads, in the shape and with the faults asked for."""
+def stranger(key, dice):
+    """Return a value by which no lead is known."""
+    name = invented_name(dice)
+    return {"email": address(name, "stranger.example"),
+            "phone": f"+1 555-{dice.randrange(200, 999)}-0199"}.get(key, name)
+
+
+def bulk(answer_one, body, knobs, key, kept):
+    """Answer for many leads, in the shape and with the faults asked for.
+
+    `key` names the field by which an item is known to be a lead's, `kept`
+    what is found.
+    """
     dice = chance("bulk", body["leads"])
     items = [answer_one(lead, body, knobs) for lead in body["leads"]]
     for item in items[:knobs["bulk_unmatched"]]:
-        if "name" in item:
-            item["name"] = invented_name(dice)
+        if key in item:
+            item[key] = stranger(key, dice)
     if not knobs["bulk_echo"]:
-        kept = ("email", "personal_email", "phone", "cost_cents")
         items = [{name: item[name] for name in kept if name in item}
                  for item in items]
     if knobs["bulk_missing"]:
@@ -235,7 +248,7 @@ def research(body, known, struct, knobs, extra):
             name: 0 if value == "" else dice.randrange(5, 11)
             for name, value in filled.items()}
     if with_quirk(knobs, dice):
-        answer["lead_info" if "lead_info" in body else "company"] = known
+        answer["company" if "target_company" in body else "lead_info"] = known
     return answer
 
 

@@ -3,28 +3,20 @@
 import asyncio
 import base64
 import gzip
-import json
 
-from routes import Reply, fault_reply, phrase
+from files import EXPIRED
+from routes import Reply, Stream, encode, fault_reply, phrase
 
 HTML = b"<!doctype html><title>Bad gateway</title><h1>Bad gateway</h1>\n"
 PIECE = b"x" * 65536
-COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
-
-
-def encode(body):
-    """Return a reply's body as bytes."""
-    if isinstance(body, bytes):
-        return body
-    return COMPACT.encode(body).encode()
 
 
 def spell(reply):
-    """Return a reply's bytes: headers but for the body's length, and body."""
+    """Return a reply's headers but for the body's length."""
     lines = [f"HTTP/1.1 {reply.status} {phrase(reply.status)}",
              f"Content-Type: {reply.content_type}",
              *(f"{name}: {value}" for name, value in reply.headers), ""]
-    return "\r\n".join(lines).encode(), encode(reply.body)
+    return "\r\n".join(lines).encode()
 
 
 def with_member(reply, member):
@@ -60,6 +52,11 @@ def echo_key(rule, _reply, key):
         status, f"The key {key} may not do this (x-api-key: {key})"))
 
 
+def expired_address(_rule, _reply, _key):
+    """Return what a signed address answers after its time."""
+    return Reply(403, EXPIRED, content_type="application/xml")
+
+
 def many_headers(*headers):
     """Return a fault that adds headers."""
     return lambda rule, reply, _key: reply._replace(
@@ -75,6 +72,7 @@ def member(raw):
 EDITS = {
     "redirect": redirect,
     "echo_key": echo_key,
+    "expired_address": expired_address,
     "not_json": lambda rule, reply, _key: reply._replace(
         body=HTML, content_type="text/html"),
     "empty": lambda rule, reply, _key: reply._replace(body=b""),
@@ -124,7 +122,12 @@ def edit(rule, reply, key):
 
 async def cut(_rule, connection, head, body):
     """Announce the whole body, send half of it."""
-    write_sized(connection, head, len(body), body[:len(body) // 2])
+    if isinstance(body, Stream) and body.length is not None:
+        write_sized(connection, head, body.length, b"")
+        await pour(connection, body, body.length // 2)
+    else:
+        body = encode(body)
+        write_sized(connection, head, len(body), body[:len(body) // 2])
 
 
 async def cut_headers(_rule, connection, head, _body):
@@ -171,6 +174,24 @@ async def huge(rule, connection, head, _body):
 WIRES = {"cut": cut, "cut_headers": cut_headers, "drip": drip, "huge": huge,
          "bad_chunk": bad_chunk, "wrong_content_length": wrong_content_length}
 WHOLE = ("drip", "huge")
+
+
+async def pour(connection, stream, most=None):
+    """Send a stream's pieces, or the first bytes; tell whether all went."""
+    chunked = stream.length is None
+    for piece in stream.pieces:
+        if most is not None:
+            piece = piece[:most]
+            most -= len(piece)
+        if connection.gone or not piece:
+            break
+        if chunked:
+            piece = b"%x\r\n%b\r\n" % (len(piece), piece)
+        connection.transport.write(piece)
+        await connection.drain()
+    if chunked and not connection.gone:
+        connection.transport.write(b"0\r\n\r\n")
+    return not connection.gone
 
 
 def write_sized(connection, head, length, body):

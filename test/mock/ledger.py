@@ -35,7 +35,8 @@ def fingerprint(*values):
 class Entry:
     """One request."""
 
-    __slots__ = ("seq", "time", "method", "path", "query", "connection",
+    __slots__ = ("seq", "time", "method", "path", "raw_path", "query",
+                 "connection",
                  "nth_on_connection", "headers", "key_sha256", "fingerprint",
                  "question", "body", "stage", "accepted", "billed",
                  "task_id", "status", "reply_completed", "client_left",
@@ -47,6 +48,7 @@ class Entry:
         self.time = time.monotonic()
         self.method = request.method
         self.path = request.path
+        self.raw_path = request.rel_url.raw_path
         self.query = dict(request.query) if request.query_string else {}
         self.connection = connection.number
         self.nth_on_connection = connection.requests

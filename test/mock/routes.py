@@ -1,12 +1,15 @@
 """The vocabulary of the service side: routes, calls, replies and refusals."""
 
 import http
+import json
 import typing
 from urllib.parse import unquote
 
+COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
 
 class Reply(typing.NamedTuple):
-    """What is answered; body is JSON, or bytes of a content type."""
+    """What is answered; body is JSON, or bytes or a Stream of a type."""
 
     status: int
     body: object
@@ -15,6 +18,23 @@ class Reply(typing.NamedTuple):
     repeated: bool = False
     content_type: str = "application/json"
     headers: tuple = ()
+
+
+class Stream:
+    """A body that is made while it is sent; its length if it is known."""
+
+    def __init__(self, pieces, length=None):
+        self.pieces = pieces
+        self.length = length
+
+
+def encode(body):
+    """Return a reply's body as bytes."""
+    if isinstance(body, bytes):
+        return body
+    if isinstance(body, Stream):
+        return b"".join(body.pieces)
+    return COMPACT.encode(body).encode()
 
 
 class Refused(Exception):
@@ -43,8 +63,17 @@ def detail(status, text):
     return Refused(status, {"detail": text})
 
 
+def invalid(loc, message, place="body"):
+    """Return a refusal in the shape of a failed validation."""
+    return Refused(422, {"detail": [{"loc": [place, *loc], "msg": message,
+                                     "type": "value_error"}]})
+
+
 class Route(typing.NamedTuple):
-    """One operation: where it is, what its body must be, who answers."""
+    """One operation: where it is, what its body must be, who answers.
+
+    `parameters` is the table of its query, as `table` is that of its body.
+    """
 
     method: str
     template: str
@@ -54,6 +83,7 @@ class Route(typing.NamedTuple):
     billable: typing.Optional[str] = None
     style: str = "both"
     needs_key: bool = True
+    parameters: dict = {}
 
 
 class Call(typing.NamedTuple):
@@ -69,14 +99,6 @@ class Call(typing.NamedTuple):
     entry: object
     origin: str
     idempotency_key: typing.Optional[str]
-
-    def need(self, name):
-        """Return a query parameter; refuse a request that lacks it."""
-        if name not in self.query:
-            raise Refused(422, {"detail": [{
-                "loc": ["query", name], "msg": "Field required",
-                "type": "missing"}]})
-        return self.query[name]
 
     def task_options(self):
         """Return what the rule and the settings say about a new task."""

@@ -16,14 +16,14 @@ ODD_ANSWERS = ("cut", "cut_headers", "huge", "not_json", "invalid_utf8", "nul",
                "wrong_shape", "duplicate_keys", "huge_number",
                "duplicate_reply_headers", "huge_headers", "bad_chunk",
                "unasked_gzip", "wrong_content_length", "connection_close")
-REFUSALS = ("redirect", "echo_key")
+REFUSALS = ("redirect", "echo_key", "expired_address")
 FAULTS = BEFORE_BODY + UNANSWERED + ODD_ANSWERS + REFUSALS
 MATCHES = ("path", "method", "body_contains", "nth_on_connection_at_least",
            "every", "probability", "seed")
 ACTIONS = ("status", "body", "headers", "delay", "hold", "accept", "charge",
            "answer", "result", "raw_base64", "content_type", "task_result",
            "error", "fault", "size_bytes", "depth", "interval", "location",
-           "shape")
+           "shape", "result_rows", "result_csv")
 
 
 class Rule(dict):
@@ -126,6 +126,9 @@ def check(given):
         raise ValueError(f"unknown fault {given['fault']!r}")
     if given.get("fault") in BEFORE_BODY and "body_contains" in match:
         raise ValueError("body_contains needs a body that is read")
+    for name, kind in (("result_rows", int), ("result_csv", str)):
+        if name in given and type(given[name]) is not kind:
+            raise ValueError(f"{name!r} cannot be {given[name]!r}")
     for name in settings.KNOBS:
         if name in given:
             settings.check(name, given[name])

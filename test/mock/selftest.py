@@ -318,6 +318,515 @@ class EnrichmentTest(MockTest):
         self.assertEqual(set(answer[0]), {"email", "cost_cents"})
 
 
+class ProfileTest(MockTest):
+    """Reverse look-ups, LinkedIn, research, org charts, and variants."""
+
+    def test_reverse(self):
+        self.set(found="all", quirks="none")
+        for key, value, cents in (("email", "ada@acme.test", 10),
+                                  ("phone", "+1 555-0101", 30)):
+            lead = {key: value, "ref": 7}
+            path = "/reverse-" + key
+            answer = self.post(path, {"lead": lead})
+            self.assertEqual({**answer, **lead, "cost_cents": cents}, answer)
+            self.assertEqual(set(answer), {key, "ref", "name", "company",
+                                           "title", "linkedin", "cost_cents"})
+            self.assertTrue(answer["name"])
+            poll = self.result(path + "-async", {"lead": lead})
+            self.assertEqual((poll["result"], poll["task_type"]),
+                             (answer, "reverse_" + key))
+            leads = [lead, {key: value.replace("01", "00").replace(
+                "ada", "nobody")}]
+            found = self.post(path + "-bulk", {"leads": leads})
+            self.assertEqual(found[0], answer)
+            poll = self.result(path + "-bulk-async", {"leads": leads})
+            self.assertEqual((poll["result"], poll["charge_amount"]),
+                             (found, 2 * cents))
+            self.post(path, {"lead": {"name": "x"}}, 422)
+            self.post(path, {"lead": {key: ""}}, 422)
+            self.post(path + "-bulk", {"leads": [lead, {"ref": 1}]}, 422)
+            self.post(path, {"lead": lead, "mode": "PERSONAL"}, 422)
+        self.assertEqual(self.summary()["billed_cents"],
+                         10 + 10 + 20 + 20 + 30 + 30 + 60 + 60)
+
+    def test_reverse_not_found(self):
+        for path, lead in (("/reverse-email", {"email": "nobody@a.test"}),
+                           ("/reverse-phone", {"phone": "+1 555 0000"})):
+            answer = self.post(path, {"lead": lead})
+            self.assertEqual([answer[name] for name in (
+                "name", "company", "title", "linkedin")], [""] * 4)
+
+    def test_reverse_bulk_knobs(self):
+        leads = [{"email": f"p{number}@a.test"} for number in range(9)]
+        self.set(bulk_unmatched=2, bulk_missing=3)
+        items = self.post("/reverse-email-bulk", {"leads": leads})
+        asked = [lead["email"] for lead in leads]
+        self.assertEqual([item["email"] in asked for item in items],
+                         [False, False, True, True, True, True])
+        self.set(bulk_echo=False)
+        items = self.post("/reverse-email-bulk", {"leads": leads})
+        self.assertNotIn("email", items[0])
+        self.assertIn("linkedin", items[0])
+
+    def test_linkedin(self):
+        self.set(found="all", quirks="none")
+        url = "https://www.linkedin.com/in/ada-brandt"
+        answer = self.post("/get-linkedin", {"linkedin_url": url})
+        self.assertEqual((answer["name"], answer["cost_cents"]),
+                         ("Ada Brandt", 5))
+        answer = self.post("/get-linkedin", {"linkedin_url": url,
+                                             "include_fresh": True})
+        self.assertEqual((answer["fresh"], answer["cost_cents"]), (True, 10))
+        answer = self.post("/enrich-linkedin", {
+            "linkedin_url": url, "struct": {"title": "Their job"},
+            "model_override": "m"})
+        self.assertEqual(list(answer["structured_data"]), ["title"])
+        self.post("/enrich-linkedin", {}, 422)
+        self.post("/get-linkedin-async", {"linkedin_url": url}, 404)
+        answer = self.post("/get-linkedin", {
+            "linkedin_url": "https://www.linkedin.com/in/nobody-here"})
+        self.assertEqual(answer["name"], "")
+        self.assertEqual(self.summary()["billed_cents"], 5 + 10 + 5 + 5)
+
+    def test_intelligence(self):
+        person = {"lead_info": LEAD}
+        company = {"target_company": {"name": "A"}, "struct": {"a": "b"}}
+        for old, new, body in (
+                ("enrich-lead", "people-intelligence", person),
+                ("enrich-company", "company-intelligence", company),
+                ("enrich-company", "enrich-company-v2", company)):
+            answer = self.post("/" + old, body)
+            self.assertEqual(self.post("/" + new, body), answer)
+            poll = self.result(f"/{new}-async", body)
+            self.assertEqual((poll["result"], poll["task_type"]),
+                             (answer, new.replace("-", "_")))
+        self.assertEqual(self.post("/find-email-v2", EMAIL),
+                         self.post("/find-email", EMAIL))
+        self.assertEqual(len(self.post("/find-phone-v2-bulk",
+                                       {"leads": [LEAD, LEAD]})), 2)
+        self.post("/company-intelligence", {"target_company": {"a": 1}}, 422)
+        self.post("/enrich-company-v2", {**company, "field_confidence": True},
+                  422)
+
+    def test_research_agent(self):
+        self.set(found="all", quirks="none")
+        body = {"input_data": {"topic": "glass"}, "research_plan": "look",
+                "max_iterations": 2, "benchmark": False,
+                "struct": {"num_makers": "How many"}}
+        answer = self.post("/research-agent", body)
+        self.assertIsInstance(answer["structured_data"]["num_makers"], int)
+        self.assertEqual(self.result("/research-agent-async", body)["result"],
+                         answer)
+        self.post("/research-agent", {"input_data": {"a": 1}})
+        for wrong in ({}, {"input_data": "x"}, {**body, "tier": "low"},
+                      {**body, "max_iterations": "2"}):
+            self.post("/research-agent", wrong, 422)
+
+    def test_org_chart(self):
+        self.set(search_rows=7)
+        body = {"company_name": "Acme", "page_size": 3}
+        first = self.post("/org-chart/full", body)
+        self.assertEqual((len(first["people"]), first["has_more"],
+                          first["total_results"]), (3, True, 7))
+        second = self.post("/org-chart/full", {**body, "page": 2})
+        by_cursor = self.post("/org-chart/full",
+                              {"cursor": first["next_cursor"]})
+        self.assertEqual(by_cursor["people"], second["people"])
+        last = self.post("/org-chart/full", {"company_name": "Acme", "page": 2,
+                                             "page_size": 3, "max_results": 5})
+        self.assertEqual((len(last["people"]), last["has_more"],
+                          last["next_cursor"]), (2, False, None))
+        self.post("/org-chart/full", {"page_size": 3}, 422)
+        self.post("/org-chart/full", {**body, "page_size": 501}, 422)
+        found = self.post("/org-chart/find-people", {
+            "linkedin_public_id": "acme", "max_results": 2,
+            "people_focus_prompt": "engineers",
+            "include_resolution_debug": True})
+        self.assertEqual(len(found["people"]), 2)
+        self.assertIn("resolution_debug", found)
+        self.post("/org-chart/find-people", {"company_name": "A"}, 422)
+        self.assertTrue(self.get("/org-chart/filter-capabilities")["fields"])
+        self.assertEqual(self.summary()["billed_cents"], 3 + 3 + 3 + 2 + 2)
+
+
+class PageTest(MockTest):
+    """Filter searches, their pages, and exports."""
+
+    QUERY = {"query": "glass makers", "mode": "people"}
+
+    def ask(self, expect=200, **body):
+        return self.post("/search/query", body, expect)
+
+    def walk(self, page):
+        """Follow the cursors; return all pages."""
+        pages = [page]
+        while page["has_more"]:
+            page = self.ask(cursor=page["next_cursor"])
+            pages.append(page)
+        return pages
+
+    def test_pages(self):
+        pages = self.walk(self.ask(**self.QUERY))
+        self.assertEqual([page["page_count"] for page in pages], [10, 10, 5])
+        self.assertEqual([page["page_number"] for page in pages], [1, 2, 3])
+        self.assertEqual([page["total_results"] for page in pages],
+                         [10, 20, 25])
+        self.assertEqual([page["remaining_results"] for page in pages],
+                         [15, 5, 0])
+        self.assertEqual([page.get("total_pages") for page in pages],
+                         [None, None, 3])
+        last = pages[-1]
+        self.assertEqual((last["next_cursor"], last["total_available"],
+                          last["natural_language_query"]),
+                         (None, 25, "glass makers"))
+        self.assertEqual({page["search_id"] for page in pages},
+                         {last["search_id"]})
+        rows = [row for page in pages for row in page["results"]]
+        self.assertEqual(len({row["linkedin_url"] for row in rows}), 25)
+        self.assertEqual(self.summary()["billed_cents"], 25)
+        url = urlsplit(last["csv_download_url"])
+        text = self.raw("GET", url.path + "?" + url.query)[2].decode()
+        self.assertEqual([row["name"] for row
+                          in csv.DictReader(io.StringIO(text))],
+                         [row["name"] for row in rows])
+        again = self.ask(search_id=last["search_id"], page_size=100)
+        self.assertEqual(again["results"], rows)
+        again = self.ask(parsed_query=last["parsed_query"], mode="people",
+                         page_size=100)
+        self.assertEqual(again["results"], rows)
+        without = rows[0]["linkedin_url"].rpartition("/")[2]
+        again = self.ask(**self.QUERY, exclude_public_ids=[without],
+                         page_size=100)
+        self.assertEqual(again["results"], rows[1:])
+
+    def test_max_results(self):
+        pages = self.walk(self.ask(simple_filters={"location": "Oslo"},
+                                   max_results=12, page_size=5))
+        self.assertEqual([page["page_count"] for page in pages], [5, 5, 2])
+        self.assertIsNone(pages[-1]["total_available"])
+        self.assertEqual(pages[0]["max_pages"], 3)
+
+    def test_sources(self):
+        for wrong in ({}, {"mode": "people"}, {**self.QUERY, "filters": {
+                "a": 1}}, {"query": "x"}, {"filters": {}}, {"query": ""},
+                {"filters": {"a": 1}, "page_size": 101},
+                {"filters": {"a": 1}, "max_results": 0},
+                {"filters": {"a": 1}, "save_json": True},
+                {"filters": {"a": 1}, "exclude_public_ids": ["x"]},
+                {**self.QUERY, "location_expansion_radius_miles": 4}):
+            self.ask(422, **wrong)
+        self.ask(404, search_id="unknown")
+        cursor = self.ask(**self.QUERY)["next_cursor"]
+        self.ask(422, **self.QUERY, cursor=cursor)
+        self.ask(400, cursor="unknown")
+        self.post("/search/start-filter-search", {"cursor": cursor}, 400)
+        self.post("/search/query?user_id=u", {"cursor": cursor})
+        self.post("/search/query?user=u", {"cursor": cursor}, 422)
+
+    def test_start_filter_search(self):
+        path = "/search/start-filter-search"
+        page = self.post(path, {"filters": {"term": {"a": 1}}, "mode":
+                                "people", "save_json": True, "page_size": 20})
+        url = urlsplit(page["json_download_url"])
+        _, headers, text = self.raw("GET", url.path + "?" + url.query)
+        self.assertEqual(headers["Content-Type"], "application/json")
+        self.assertEqual(json.loads(text)[:20], page["results"])
+        last = self.post(path, {"cursor": page["next_cursor"]})
+        self.assertEqual((last["page_count"], last["has_more"]), (5, False))
+        self.post(path, {"query": "x", "mode": "people"}, 422)
+        self.post(path, {}, 422)
+
+    def test_cursor_life(self):
+        page = self.ask(**self.QUERY)
+        self.assertEqual(page["cursor_expires_in_seconds"], 900)
+        first = self.ask(cursor=page["next_cursor"])
+        self.assertEqual(self.ask(cursor=page["next_cursor"])["results"],
+                         first["results"])
+        self.set(cursor_seconds=-1)
+        cursor = self.ask(**self.QUERY)["next_cursor"]
+        self.ask(400, cursor=cursor)
+        self.set(cursor_status=404)
+        self.ask(404, cursor=cursor)
+
+    def test_empty_page(self):
+        self.rule(match={"path": "/search/query"}, skip=1, times=1,
+                  page_trouble="empty")
+        pages = self.walk(self.ask(**self.QUERY))
+        self.assertEqual([page["page_count"] for page in pages],
+                         [10, 0, 10, 5])
+        self.assertEqual([page["has_more"] for page in pages],
+                         [True, True, True, False])
+        self.assertEqual(len({page["next_cursor"] for page in pages}), 4)
+
+    def test_same_cursor(self):
+        self.set(page_trouble="same_cursor")
+        cursor = self.ask(**self.QUERY)["next_cursor"]
+        for _ in range(3):
+            page = self.ask(cursor=cursor)
+            self.assertEqual((page["next_cursor"], page["has_more"],
+                              page["page_number"]), (cursor, True, 2))
+
+    def test_lost_and_expired_cursor(self):
+        self.rule(page_trouble="no_cursor", times=1)
+        page = self.ask(**self.QUERY)
+        self.assertEqual((page["has_more"], page["next_cursor"]), (True, None))
+        self.rule(page_trouble="expired_cursor")
+        self.ask(400, cursor=self.ask(**self.QUERY)["next_cursor"])
+
+    def test_fields(self):
+        self.set(search_rows=40)
+        people = self.get("/search/filter-capabilities?mode=people")
+        names = [field["field"] for field in people["fields"]]
+        self.assertEqual(names, sorted(names))
+        self.assertIn("title", names)
+        self.get("/search/filter-capabilities?mode=x", 422)
+        self.get("/search/filter-capabilities?refresh=maybe", 422)
+        values = self.post("/search/filter-field-values", {
+            "field": "title", "mode": "people", "top_k": 3})["values"]
+        counts = [value["count"] for value in values]
+        self.assertEqual((len(counts), counts),
+                         (3, sorted(counts, reverse=True)))
+        self.post("/search/filter-field-values", {"field": "x"}, 400)
+        self.post("/search/filter-field-values", {"field": "score",
+                                                  "top_k": 0}, 422)
+
+    def test_export(self):
+        page = self.ask(**self.QUERY)
+        for source in ({"search_id": page["search_id"]}, {
+                "parsed_query": page["parsed_query"], "mode": "people"}):
+            self.control("DELETE", "tasks")
+            task = self.post("/search/export", {**source, "max_results": 4})
+            self.control("GET", "wait?tasks_done=1")
+            status = self.get("/search/status/" + task["task_id"])
+            self.assertEqual((status["status"], status["exported_count"]),
+                             ("completed", 4))
+            answer = self.get("/search/download?resource_handle_id="
+                              + status["resource_handle_id"])
+            url = urlsplit(answer["url"])
+            text = self.raw("GET", url.path + "?" + url.query)[2].decode()
+            self.assertEqual([row["name"] for row
+                              in csv.DictReader(io.StringIO(text))],
+                             [row["name"] for row in page["results"][:4]])
+        self.post("/search/export", {}, 422)
+        self.post("/search/export", {"search_id": "x"}, 404)
+        self.post("/search/export", {"search_id": page["search_id"],
+                                     "parsed_query": {"a": 1}}, 422)
+
+
+class FileTest(MockTest):
+    """Results as files: large, ugly, expired and cut."""
+
+    def search(self, **rule):
+        """Make a search whose result a rule gives; return its status."""
+        self.control("POST", "reset")
+        if rule:
+            self.rule(match={"path": "/search/start-deep-search"}, **rule)
+        task = self.post("/search/start-deep-search", {"query": "x"})
+        self.control("GET", "wait?tasks_done=1")
+        return self.get("/search/status/" + task["task_id"])
+
+    def path(self, status):
+        """Return the signed path of a search's file."""
+        url = urlsplit(self.get(
+            "/search/download?resource_handle_id="
+            + status["resource_handle_id"])["url"])
+        return url.path + "?" + url.query
+
+    def test_many_rows(self):
+        for count in (0, 1, 59, 60, 61, 1234):
+            status = self.search(result_rows=count)
+            self.assertEqual(status["total_results"], count)
+            _, headers, text = self.raw("GET", self.path(status))
+            self.assertEqual(headers["Content-Type"], "text/csv")
+            self.assertEqual(headers["Content-Length"], str(len(text)))
+            rows = list(csv.DictReader(io.StringIO(text.decode())))
+            self.assertEqual([row["row_number"] for row in rows],
+                             [str(number + 1) for number in range(count)])
+            self.assertLessEqual(len(set(map(len, rows))), 1)
+
+    def test_raw_csv(self):
+        text = '\ufeffa,b\r\n"x\n""y""",2,3\r\nshort\r\n"never ended'
+        status = self.search(result_csv=text)
+        self.assertEqual(self.raw("GET", self.path(status))[2],
+                         text.encode())
+        self.assertEqual(status["total_results"], 3)
+
+    def test_expired_address(self):
+        status = self.search()
+        self.rule(match={"path": "/files/*"}, times=2,
+                  fault="expired_address")
+        path = self.path(status)
+        got = [self.raw("GET", path) for _ in range(3)]
+        self.assertEqual([code for code, _, _ in got], [403, 403, 200])
+        self.assertIn(b"Request has expired", got[0][2])
+        self.rule(match={"path": "/search/download"}, times=1,
+                  download_seconds=-1)
+        codes = [self.raw("GET", self.path(status))[0] for _ in range(2)]
+        self.assertEqual(codes, [403, 200])
+
+    def test_cut_in_the_middle(self):
+        path = self.path(self.search(result_rows=5000))
+        self.rule(match={"path": "/files/*"}, fault="cut", times=1)
+        with self.assertRaises(http.client.IncompleteRead) as caught:
+            self.raw("GET", path)
+        self.connection.close()
+        error = caught.exception
+        self.assertEqual(len(error.partial),
+                         (len(error.partial) + error.expected) // 2)
+        self.rule(match={"path": "/files/*"}, fault="wrong_content_length",
+                  times=1)
+        half = self.raw("GET", path)[2]
+        self.connection.close()
+        self.assertTrue(self.raw("GET", path)[2].startswith(half))
+        self.assertEqual([entry["reply_completed"] for entry
+                          in self.ledger(path="/files/*")],
+                         [False, False, True])
+
+    def test_abandoned(self):
+        path = self.path(self.search(result_rows=10000000))
+        self.connection.request("GET", path)
+        self.connection.getresponse().read(1000)
+        self.connection.close()
+        self.control("GET", "wait?count=1&stage=left&path=/files/*&timeout=5")
+
+    def test_failed_search(self):
+        status = self.search(task_result="failed", error="no luck")
+        self.assertEqual((status["status"], status["error"],
+                          status["resource_handle_id"]),
+                         ("failed", "no luck", None))
+        self.get("/search/download?resource_handle_id=rh-"
+                 + status["task_id"], 404)
+        self.get("/search/download", 422)
+        self.assertEqual(self.summary()["billed_cents"], 0)
+
+    def test_query_only(self):
+        task = self.post("/search/start-deep-search", {
+            "query": "x", "output_mode": "query_only"})
+        self.control("GET", "wait?tasks_done=1")
+        status = self.get("/search/status/" + task["task_id"])
+        self.assertIsNone(status["resource_handle_id"])
+        page = self.post("/search/query", {"search_id": status["search_id"]})
+        self.assertEqual((page["natural_language_query"],
+                          page["page_count"]), ("x", 10))
+
+
+class AccountTest(MockTest):
+    """What the key has used."""
+
+    def test_usage(self):
+        self.post("/find-email", EMAIL)
+        self.post("/find-email", EMAIL, **{"x-api-key": "another"})
+        self.post("/find-phone", {}, 422)
+        usage = self.get("/api/usage?time_window=60")
+        self.assertEqual(usage, {
+            "time_window": 60, "total_requests": 2, "total_cost_cents": 5,
+            "requests_by_endpoint": {"/find-email": 1, "/find-phone": 1}})
+        self.assertEqual(self.get("/api/usage")["time_window"], 3600)
+        self.get("/api/usage?time_window=x", 422)
+        self.get("/api/usage?window=1", 422)
+
+
+class OpenApiTest(unittest.TestCase):
+    """The command that compares requests with an OpenAPI document."""
+
+    LEAD = {"type": "object", "required": ["lead"], "properties": {
+        "lead": {"type": "object", "additionalProperties": True},
+        "mode": {"type": "string", "enum": ["A", "B"]},
+        "few": {"type": "array", "items": {"type": "integer"},
+                "maxItems": 2},
+        "url": {"anyOf": [{"type": "string", "minLength": 1,
+                           "maxLength": 9}, {"type": "null"}]}}}
+    DOCUMENT = {
+        "paths": {
+            "/find": {"post": {"requestBody": {
+                "required": True, "content": {"application/json": {
+                    "schema": {"$ref": "#/components/schemas/Lead"}}}}}},
+            "/runs": {"get": {"parameters": [
+                {"name": "limit", "in": "query", "required": True,
+                 "schema": {"type": "integer", "maximum": 5}},
+                {"name": "key", "in": "header", "schema": {}}]}},
+            "/runs/{id}": {"get": {}},
+            "/enrich-lead": {"post": {"requestBody": {"content": {
+                "application/json": {"schema": {
+                    "type": "object", "properties": {
+                        "tier": {"enum": ["low"]}}}}}}}}},
+        "components": {"schemas": {"Lead": LEAD}}}
+    CRITERIA = (
+        ("POST", "/find", {}, {"lead": {"any": 1}, "mode": "A", "few": [1],
+                               "url": None}, None),
+        ("POST", "/find", {}, None, "body: missing"),
+        ("POST", "/find", {}, {"mode": "A"}, "body: lead is missing"),
+        ("POST", "/find", {}, {"lead": 1}, "body.lead: 1 is no object"),
+        ("POST", "/find", {}, {"lead": {}, "mode": "C"},
+         'body.mode: "C" is not one of "A", "B"'),
+        ("POST", "/find", {}, {"lead": {}, "few": [True]},
+         "body.few[0]: true is no integer"),
+        ("POST", "/find", {}, {"lead": {}, "few": [1, 2, 3]},
+         "body.few: [1, 2, 3] breaks maxItems 2"),
+        ("POST", "/find", {}, {"lead": {}, "url": "0123456789"},
+         'body.url: "0123456789" breaks maxLength 9'),
+        ("POST", "/find", {}, {"lead": {}, "more": 1},
+         "body: more is not known"),
+        ("POST", "/find", {"q": "1"}, {"lead": {}},
+         "query: q is not known"),
+        ("GET", "/find", {}, None, "no such operation"),
+        ("GET", "/runs", {"limit": "5"}, None, None),
+        ("GET", "/runs", {"limit": "6"}, None,
+         "query.limit: 6 breaks maximum 5"),
+        ("GET", "/runs", {"limit": "x"}, None,
+         'query.limit: "x" is no integer'),
+        ("GET", "/runs", {}, None, "query: limit is missing"),
+        ("GET", "/runs/7", {}, None, None),
+        ("GET", "/runs/7", {}, {"a": 1}, "body: none is expected"),
+        ("GET", "/files/a/b", {"expires": "1"}, None, None),
+        ("DELETE", "/workflows/7", {}, None, None),
+        ("POST", "/enrich-dataframe", {}, {"csv_data": "a"},
+         "body: enrichment_type is missing"),
+        ("POST", "/enrich-lead", {}, {"tier": "micro"}, None),
+        ("POST", "/enrich-lead", {}, {"tier": "best"},
+         'body.tier: "best" is not one of "micro", "low", "medium", "high", '
+         '"xhigh", null'))
+
+    def compare(self, given):
+        """Run the command; return its status and its lines."""
+        with tempfile.TemporaryDirectory() as folder:
+            name = os.path.join(folder, "document.json")
+            with open(name, "w", encoding="utf-8") as out:
+                json.dump(self.DOCUMENT, out)
+            child = subprocess.run(
+                [sys.executable, "-B", os.path.join(HERE, "openapi.py"),
+                 name], input=json.dumps(given), stdout=subprocess.PIPE,
+                text=True)
+        return child.returncode, child.stdout.splitlines()
+
+    def test_requests(self):
+        requests = [
+            {"seq": number, "method": method, "path": path, "query": query,
+             "body": body} for number, (method, path, query, body, _)
+            in enumerate(self.CRITERIA)]
+        wanted = [f"fault: {method} {path} (request {number}): {fault}"
+                  for number, (method, path, _, _, fault)
+                  in enumerate(self.CRITERIA) if fault]
+        status, lines = self.compare({"requests": requests, "endpoints": []})
+        self.assertEqual(lines, wanted + [f"{len(wanted)} faults"])
+        self.assertEqual(status, 1)
+
+    def test_endpoints(self):
+        status, lines = self.compare({"endpoints": [
+            {"operation": "find", "method": "POST", "path": "/find",
+             "async_path": None},
+            {"operation": "run", "method": "GET",
+             "path": "/runs/{run_id}?x={y}"},
+            {"operation": "delete", "method": "DELETE",
+             "path": "/workflows/{flow}", "bulk_path": "/gone"}]})
+        self.assertEqual((status, lines), (1, [
+            "fault: endpoint delete: no DELETE /gone",
+            "note: not in the table: GET /runs",
+            "note: not in the table: POST /enrich-lead", "1 faults"]))
+        status, lines = self.compare({"requests": []})
+        self.assertEqual((status, lines), (0, ["0 faults"]))
+
+
 class RequestTest(MockTest):
     """What the service refuses."""
 
@@ -508,6 +1017,86 @@ class SearchTest(MockTest):
         self.assertEqual(status["overall_status"], "cancelled")
         self.post("/workflows/run?workflow_id=x", {}, 404)
 
+    def test_workflow_states(self):
+        flow = self.post("/workflows", {"workflow_name": "w",
+                                        "workflow_definition": GRAPH})["id"]
+        path = "/workflows/run?workflow_id=" + flow
+        self.set(task_seconds=None)
+        run = self.post(path, {"webhook_payload": {"company_name": "A"},
+                               "specs_override": {"a": 1}})["job_id"]
+        status = self.get(f"/workflows/runs/{run}/live_status")
+        self.assertEqual((status["overall_status"], status["current_block"],
+                          status["current_block_sequence"],
+                          status["completed_blocks"]),
+                         ("running", "enrich_company", 2, 1))
+        self.assertEqual([block["previous_block_ids"] for block
+                          in status["blocks"]], [[], ["a"]])
+        self.control("POST", "tasks/" + run, {"action": "fail",
+                                              "error": "no luck"})
+        status = self.get(f"/workflows/runs/{run}/live_status")
+        self.assertEqual((status["overall_status"],
+                          status["overall_progress_percentage"]),
+                         ("failed", 50.0))
+        self.assertEqual([(block["status"], block["error_message"])
+                          for block in status["blocks"]],
+                         [("completed", None), ("failed", "no luck")])
+        line, = self.get("/workflows/runs?limit=1")
+        self.assertEqual((line["status"], line["error_message"],
+                          line["blocks_count"]), ("failed", "no luck", 2))
+        self.assertEqual(self.get(
+            f"/workflows/runs/{run}/results/download-links"), [])
+        for wrong in ("runs?limit=0", "runs?limit=x", "runs?page=1"):
+            self.get("/workflows/" + wrong, 422)
+        self.post(path + "&save_json=x", {}, 422)
+        self.post("/workflows/run", {}, 422)
+        self.post(path, {"webhook_payload": [1]}, 422)
+        self.assertIn("qa_agent", [
+            block["block_name"] for block in self.get("/workflows/blocks")])
+
+    def run_workflow(self, query="", **rule):
+        """Run a workflow to its end; return the path of its results."""
+        self.rule(match={"path": "/workflows/run"}, **rule)
+        flow = self.post("/workflows", {"workflow_name": "w",
+                                        "workflow_definition": GRAPH})["id"]
+        run = self.post(f"/workflows/run?workflow_id={flow}{query}", {
+            "webhook_payload": [{"company_name": "A"}]})["job_id"]
+        self.control("POST", "tasks/" + run)
+        return f"/workflows/runs/{run}/results/download-links"
+
+    def test_workflow_results(self):
+        path = self.run_workflow("&save_json=true", result_rows=3)
+        last = self.get(path + "?format=json")[-1]
+        self.assertEqual((last["row_count"], last["content_type"]),
+                         (3, "application/json"))
+        url = urlsplit(last["download_url"])
+        rows = json.loads(self.raw("GET", url.path + "?" + url.query)[2])
+        self.assertEqual([row["row_number"] for row in rows], [1, 2, 3])
+        for where, wanted in (("inline", rows), ("none", None)):
+            self.set(last_result=where)
+            first, last = self.get(path)
+            self.assertTrue(first["download_url"])
+            self.assertEqual((last["download_url"], last["results"]),
+                             (None, wanted))
+        self.get(path + "?format=xml", 422)
+        self.control("DELETE", "rules")
+        self.get(self.run_workflow(result=[]) + "?format=json", 400)
+
+    def test_signing_secret(self):
+        path = "/webhooks/signing-secret"
+        self.post(path + "/roll", {}, 404)
+        made = self.call("POST", path, None, 201)
+        self.assertRegex(made["plaintext"], "^sk_whsec_[0-9a-f]{64}$")
+        meta = self.get(path)
+        self.assertEqual(meta, made["meta"])
+        self.assertNotIn(made["plaintext"], json.dumps(meta))
+        for hours in (-1, 73, "1", 1.5):
+            self.post(path + "/roll", {"expire_overlap_hours": hours}, 422)
+        self.call("POST", path + "/roll", None, 400)
+        rolled = self.post(path + "/roll", {"expire_overlap_hours": 0})
+        self.assertNotEqual(rolled["plaintext"], made["plaintext"])
+        self.call("DELETE", path, None, 204)
+        self.assertIsNone(self.get(path))
+
     def test_webhook(self):
         receiver = http.server.HTTPServer(("127.0.0.1", 0), Receiver)
         receiver.seen, receiver.refusals = [], 2
@@ -535,6 +1124,15 @@ class SearchTest(MockTest):
             "v1=" + hmac.new(key.encode(), signed, "sha256").hexdigest()
             for key in (new, old)])
         self.call("DELETE", "/webhooks/signing-secret", None, 204)
+        task = self.post("/search/start-deep-search",
+                         {"query": "x", "webhook_url": url})
+        self.control("GET", "wait?webhooks=4&timeout=5")
+        headers, body = receiver.seen[-1]
+        self.assertIsNone(headers["Sixtyfour-Signature"])
+        notice = json.loads(body)
+        self.assertEqual((notice["task_type"],
+                          notice["result"]["resource_handle_id"]),
+                         ("deep_search", "rh-" + task["task_id"]))
 
 
 class FaultTest(MockTest):
@@ -728,7 +1326,8 @@ class FaultTest(MockTest):
 
     def test_bad_rules(self):
         for rule in ({"fault": "nonsense"}, {"unknown": 1}, {"quirks": "x"},
-                     {"match": {"body": "x"}}):
+                     {"match": {"body": "x"}}, {"result_rows": "3"},
+                     {"result_csv": 3}, {"page_trouble": "x"}):
             self.control("POST", "rules", rule, 400)
         self.control("POST", "settings", {"latency": "x"}, 400)
         self.control("GET", "wait", None, 400)

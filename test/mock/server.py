@@ -9,12 +9,18 @@ from aiohttp import web
 
 import checks
 import faults
+from account import Account
 from connections import Server
 from control import Control
+from files import Files
+from filters import Filters
 from ledger import Ledger
-from routes import Call, Refused, Reply, Table, detail, fault_reply
+from orgchart import OrgCharts
+from pages import Pages
+from routes import (Call, Refused, Reply, Stream, Table, detail,
+                    fault_reply)
 from rules import UNANSWERED, Rules
-from search import Files, Searches
+from search import Searches
 from service import Enrichments, questions
 from tasks import Tasks
 from webhooks import Webhooks
@@ -51,8 +57,12 @@ class Mock:
         self.tasks.when_done = self.webhooks.announce
         files = Files(settings)
         self.workflows = Workflows(settings, self.tasks, files)
+        self.pages = Pages()
+        self.filters = Filters(settings, files, self.pages)
         parts = (Enrichments(self.tasks), files, self.workflows,
-                 Searches(settings, self.tasks, files), self.webhooks)
+                 self.filters, self.webhooks, OrgCharts(self.pages),
+                 Account(self.ledger),
+                 Searches(settings, self.tasks, files, self.filters))
         self.table = Table(settings, (route for part in parts
                                       for route in part.routes()))
         self.windows = {}
@@ -95,6 +105,8 @@ class Mock:
             raise asyncio.CancelledError
         if rule.get("fault") in faults.WIRES:
             await self.send_badly(rule, connection, entry, reply)
+        if isinstance(reply.body, Stream):
+            return await self.send_stream(request, connection, entry, reply)
         return self.send(request, connection, entry, reply)
 
     async def read(self, request, connection):
@@ -142,6 +154,9 @@ class Mock:
             self.check_rate(key)
         if fault:
             raise detail(400, fault)
+        errors = checks.refusal(route.parameters, entry.query, "query")
+        if errors:
+            raise Refused(422, errors)
         if route.body_required and body is None:
             raise detail(400, "A JSON body is required")
         if route.table is not None and body is not None:
@@ -222,7 +237,7 @@ class Mock:
         if connection.gone:
             self.ledger.replied_to(entry, reply.status, False)
             raise asyncio.CancelledError
-        head, body = faults.spell(reply)
+        head, body = faults.spell(reply), faults.encode(reply.body)
         if reply.status == 204:
             connection.transport.write(head + b"\r\n")
         else:
@@ -230,9 +245,24 @@ class Mock:
         self.ledger.replied_to(entry, reply.status, True)
         return Sent(keep_alive)
 
+    async def send_stream(self, request, connection, entry, reply):
+        """Send a reply whose body is made on the way."""
+        length = reply.body.length
+        connection.transport.write(faults.spell(reply) + (
+            b"Transfer-Encoding: chunked\r\n\r\n" if length is None
+            else b"Content-Length: %d\r\n\r\n" % length))
+        whole = await faults.pour(connection, reply.body)
+        self.ledger.replied_to(entry, reply.status, whole)
+        if not whole:
+            raise asyncio.CancelledError
+        return Sent(request.keep_alive
+                    and ("Connection", "close") not in reply.headers)
+
     async def send_badly(self, rule, connection, entry, reply):
         """Send a reply as a fault wants it and end the connection."""
-        head, body = faults.spell(reply)
+        head, body = faults.spell(reply), reply.body
+        if rule["fault"] != "cut":
+            body = faults.encode(body)
         await faults.WIRES[rule["fault"]](rule, connection, head, body)
         whole = rule["fault"] in faults.WHOLE and not connection.gone
         self.ledger.replied_to(entry, reply.status, whole)
@@ -246,6 +276,8 @@ class Mock:
         self.tasks.reset()
         self.workflows.reset()
         self.webhooks.reset()
+        self.filters.reset()
+        self.pages.reset()
         self.windows.clear()
         self.release()
         self.reset_ledger()

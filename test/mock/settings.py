@@ -23,8 +23,13 @@ KNOWN = {
     "retry_after": (None, MAYBE_NUMBER),
     "search_limit": (5, int),
     "search_rows": (25, int),
+    "page_trouble": ("none", ("none", "empty", "same_cursor", "no_cursor",
+                              "expired_cursor")),
+    "cursor_seconds": (900, NUMBER),
+    "cursor_status": (400, int),
     "workflow_routes": ("both", ("rest", "live", "both")),
     "inline_results": (False, bool),
+    "last_result": ("file", ("file", "inline", "none")),
     "download_seconds": (900, NUMBER),
     "download_host": ("", str),
     "webhook_backoff": (1.0, NUMBER),
@@ -35,7 +40,9 @@ KNOWN = {
 # Those a rule may give for its own requests alone.
 KNOBS = ("task_seconds", "quirks", "found", "email_shape", "phone_shape",
          "bulk_shape", "bulk_shuffle", "bulk_echo", "bulk_missing",
-         "bulk_unmatched")
+         "bulk_unmatched", "search_rows", "inline_results", "last_result",
+         "download_seconds", "download_host", "page_trouble",
+         "cursor_seconds", "cursor_status")
 
 
 class Settings(dict):

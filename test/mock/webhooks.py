@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 import checks
-from routes import Reply, Route
+from routes import Reply, Route, detail
 from tasks import iso
 
 PAUSES = (1, 2, 4, 8, 16)
@@ -66,7 +66,8 @@ class Webhooks:
         yield Route("GET", path, lambda call: Reply(200, self.meta))
         yield Route("POST", path, self.create)
         yield Route("DELETE", path, self.revoke)
-        yield Route("POST", path + "/roll", self.roll, checks.ROLL_SECRET)
+        yield Route("POST", path + "/roll", self.roll, checks.ROLL_SECRET,
+                    True)
 
     def create(self, _call):
         """Make a secret; the one before is void at once."""
@@ -75,7 +76,9 @@ class Webhooks:
 
     def roll(self, call):
         """Make a secret; the one before signs too for some hours."""
-        hours = (call.body or {}).get("expire_overlap_hours", 24)
+        if not self.secret:
+            raise detail(404, "There is no signing secret to roll")
+        hours = call.body.get("expire_overlap_hours", 24)
         self.old = (self.secret, time.time() + hours * HOUR)
         return Reply(200, self.renew())
 

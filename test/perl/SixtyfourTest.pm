@@ -383,6 +383,8 @@ sub now { return clock_gettime(CLOCK_MONOTONIC); }
 sub send
 {
 	my ($self, $sql) = @_;
+	my $canceller = delete $self->{canceller};
+	1 while $canceller && $canceller->sysread(my $rest, 1);
 	$self->{sent} = now();
 	$self->{socket}->syswrite('Q' . pack('N', 5 + length $sql) . "$sql\0");
 	return;
@@ -480,11 +482,14 @@ sub value
 	return @{ $reply->{rows} } ? $reply->{rows}[0][0] : undef;
 }
 
-# Ask the postmaster to cancel what the session does, as psql does on Ctrl-C
+# Ask the postmaster to cancel what the session does, as psql does on Ctrl-C.
+# It signals the process and then its group, which is the process again, so the
+# next statement waits until it has (see send).
 sub cancel
 {
 	my ($self) = @_;
-	open_socket($self->{node})->syswrite(pack 'NNNN', 16, 80877102, @{$self}{qw(pid secret)});
+	my $socket = $self->{canceller} = open_socket($self->{node});
+	$socket->syswrite(pack 'NNNN', 16, 80877102, @{$self}{qw(pid secret)});
 	return;
 }
 

@@ -1089,6 +1089,18 @@ GRANT SELECT ON sixtyfour.results TO PUBLIC;
 COMMENT ON VIEW sixtyfour.results IS
 'paid answers, each with its share of the call''s cents';
 
+-- Who commands an enrichment, and writes its answers: its owner; and once that
+-- role was dropped, who has its table now.
+CREATE FUNCTION sixtyfour.enrichment_owner(owner regrole, target regclass) RETURNS regrole
+	LANGUAGE SQL STABLE STRICT PARALLEL SAFE
+BEGIN ATOMIC
+	SELECT coalesce((SELECT r.oid FROM pg_roles r WHERE r.oid = owner::oid),
+					(SELECT c.relowner FROM pg_class c WHERE c.oid = target::oid),
+					owner::oid)::regrole;
+END;
+COMMENT ON FUNCTION sixtyfour.enrichment_owner(regrole, regclass) IS
+'the owner of an enrichment; of one whose owner was dropped, the owner of its table';
+
 CREATE VIEW sixtyfour.attention WITH (security_barrier) AS
 	SELECT 'call' AS kind, c.id, c.operation,
 		   concat_ws('; ', c.message, (
@@ -1110,7 +1122,9 @@ CREATE VIEW sixtyfour.attention WITH (security_barrier) AS
 				THEN format('mend the row, then sixtyfour_reapply(%L)', e.name)
 				ELSE format('mend the row, then as %s: sixtyfour_reapply(%L)', e.owner, e.name)
 		   END
-	FROM sixtyfour.jobs j LEFT JOIN sixtyfour.enrichment e ON e.id = j.enrichment
+	FROM sixtyfour.jobs j LEFT JOIN (
+		SELECT id, name, sixtyfour.enrichment_owner(owner, target) AS owner
+		FROM sixtyfour.enrichment) e ON e.id = j.enrichment
 	WHERE j.delivery = 'unapplied';
 GRANT SELECT ON sixtyfour.attention TO PUBLIC;
 COMMENT ON VIEW sixtyfour.attention IS
@@ -1217,7 +1231,8 @@ CREATE VIEW sixtyfour.enrichments WITH (security_barrier) AS
 		   CASE WHEN j.queued + j.running > 0 AND j.recent > 0
 				THEN now() + (now() - j.since) * (j.queued + j.running) / j.recent
 		   END AS eta
-	FROM sixtyfour.enrichment e
+	FROM (SELECT id, name, target, operation, sixtyfour.enrichment_owner(owner, target) AS owner
+		  FROM sixtyfour.enrichment) e
 	LEFT JOIN LATERAL (
 		SELECT count(*) AS total,
 			   count(*) FILTER (WHERE state = 'queued') AS queued,

@@ -6,6 +6,7 @@ use warnings FATAL => 'all';
 use JSON::PP;
 use Test::More;
 
+use PostgreSQL::Test::Utils;
 use SixtyfourTest;
 
 my $mock = SixtyfourTest::Mock->start('--keys' => 'api_good,api_alice,api_other');
@@ -555,6 +556,46 @@ $mock->control('POST', 'release');
 finish_tasks();
 wait_for_all(@slow);
 is_deeply($mock->summary->{duplicates}, {}, 'nothing was asked twice');
+
+# ---- a wait that looks often, or at much ----
+
+# Bytes that a session has allocated while it waits
+sub memory_of
+{
+	my ($waiter) = @_;
+	my $from = -s $node->logfile;
+
+	$node->poll_query_until('postgres', "SELECT wait_event_type = 'Extension' FROM pg_stat_activity WHERE pid = ${\$waiter->pid}");
+	value("pg_log_backend_memory_contexts(${\$waiter->pid})");
+	$node->wait_for_log(qr/Grand total: \d+ bytes/, $from);
+	return slurp_file($node->logfile, $from) =~ /Grand total: (\d+) bytes/ ? $1 : die;
+}
+
+sub ask_long
+{
+	my ($n, $size) = @_;
+	return value(qq{string_agg(sixtyfour_enrich_lead_async(jsonb_build_object('name', 'Long ' || n, 'cv', repeat('x', $size)), '{"title":"their title"}',
+		run_at => now() + interval '1 h')::text, ',') FROM generate_series(1, $n) n});
+}
+
+my $waiter = SixtyfourTest::Session->new($node);
+my $long   = ask_long(60, 1_000_000);
+$waiter->send("SELECT sixtyfour_wait_all('{$long}')");
+cmp_ok(memory_of($waiter), '<', 20_000_000, 'a wait for many does not keep what it has looked at');
+$session->value("SELECT sixtyfour_cancel(id) FROM unnest('{$long}'::bigint[]) id");
+ok(!$waiter->receive->{error}, 'it ends with them');
+
+$long = ask_long(1, 4_000_000);
+$waiter->send("SELECT sixtyfour_wait($long)");
+foreach my $n (1 .. 15)
+{
+	memory_of($waiter);
+	wait_for_all(value("sixtyfour_enrich_dataframe_async(E'name\\nAwake $n\\n', 'phone')"));
+}
+cmp_ok(memory_of($waiter), '<', 20_000_000, 'nor does one for one job, however often it is woken');
+value("sixtyfour_cancel($long)");
+is($waiter->receive->{error}{message}, "job $long was cancelled", 'it ends with it');
+$waiter->close;
 
 # ---- many ----
 

@@ -184,7 +184,9 @@ subtest 'a search as a job' => sub {
 	$mock->settings({ task_seconds => undef });
 	$job = value("sixtyfour_search_async('not finished')");
 	is(value("count(*) FROM sixtyfour_rows($job)"), 0, 'none before it is finished');
-	value("sixtyfour_cancel($job)");
+	$mock->wait_for(count => 2, path => $start, stage => 'replied');
+	finish();
+	is(value("count(*) FROM sixtyfour_wait($job, '30 s') AS w, sixtyfour_rows($job)"), 25, 'all when it is');
 	$mock->settings({ task_seconds => 0.2 });
 	$job = value(qq(sixtyfour_run_workflow_async('${\ workflow('job') }', '[{"company_name": "Acme"}]')));
 	is(JSON::PP::decode_json(value("sixtyfour_wait($job, '30 s')"))->{overall_status}, 'completed', 'so of a run');

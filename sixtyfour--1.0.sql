@@ -984,6 +984,22 @@ CREATE FUNCTION @extschema@.sixtyfour_result(job bigint)
 COMMENT ON FUNCTION @extschema@.sixtyfour_result(bigint) IS
 'the answer to a job, NULL while there is none; does not wait';
 
+CREATE FUNCTION @extschema@.sixtyfour_rows(job bigint)
+	RETURNS SETOF jsonb
+	LANGUAGE SQL VOLATILE STRICT PARALLEL RESTRICTED COST 1000 ROWS 100
+BEGIN ATOMIC
+	SELECT r.r
+	FROM (SELECT @extschema@.sixtyfour_result(job) AS answer) AS j,
+		 LATERAL (
+			SELECT @extschema@.sixtyfour_search_download(answer ->> 'resource_handle_id')
+			WHERE answer ? 'resource_handle_id'
+			UNION ALL
+			SELECT @extschema@.sixtyfour_workflow_results(answer ->> 'run_id')
+			WHERE answer ? 'run_id') AS r (r);
+END;
+COMMENT ON FUNCTION @extschema@.sixtyfour_rows(bigint) IS
+'the rows that a job has found, of a search or a run of a workflow, one object each, as often as you like; over the account of sixtyfour.server; none while it is not finished; free';
+
 CREATE FUNCTION @extschema@.sixtyfour_cancel(job bigint)
 	RETURNS boolean AS 'MODULE_PATHNAME'
 	LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;

@@ -289,9 +289,9 @@ s64_resend_due(void)
 		Resend	   *resend = lfirst(lc);
 		Flight	   *flight = resend->flight;
 
+		S64_FAULT("resend");
 		drop_waiting(resend);
 		flight->outcome = NULL;
-		S64_FAULT("resend");
 		s64_flight_start(flight, Min(flight->account->timeout, SUBMIT_TIMEOUT));
 	}
 	list_free(sendable);

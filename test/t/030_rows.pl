@@ -232,6 +232,15 @@ is(queued('picky'), '{"id": 1} {"id": 6}', 'until it can');
 is(psql(q{SELECT sixtyfour_run_enrichment('picky')}, 'alice'), '3', 'what was missed is found');
 psql(q{SELECT sixtyfour_drop_enrichment('picky')});
 
+# names that are the same once they are cut to that of a trigger
+my $long = 'n' x 70;
+psql(qq{CREATE TABLE IF NOT EXISTS lengthy (id int PRIMARY KEY, name text, email text);
+	SELECT sixtyfour_create_enrichment('$long$_', 'lengthy', 'find_email', '{"name": "name"}', '{"email": "\$.email[0][0]"}', on_update => true)}) foreach 1, 2;
+is(psql(q{SELECT count(*) FROM pg_trigger WHERE tgrelid = 'lengthy'::regclass}), 4, 'enrichments of long names have their triggers');
+psql(qq{SELECT sixtyfour_drop_enrichment('${long}1')});
+is(psql(q{SELECT count(*) FROM pg_trigger WHERE tgrelid = 'lengthy'::regclass}), 2, 'each its own');
+psql(qq{SELECT sixtyfour_drop_enrichment('${long}2'); DROP TABLE lengthy});
+
 fails('a trigger of the wrong kind', q{CREATE TRIGGER wrong AFTER INSERT ON people FOR EACH ROW
 	EXECUTE FUNCTION sixtyfour_enrich_trigger('mail'); INSERT INTO people (name) VALUES ('x')},
 	'39P01', 'sixtyfour_enrich_trigger() must be called by an AFTER INSERT or AFTER UPDATE trigger');

@@ -498,6 +498,22 @@ is(error_of("sixtyfour_wait($long, '60 s')"), "08P01: enrich_dataframe: the serv
 is(call($long, 'raw'), "$lines\\x00end", 'is kept to its end');
 cmp_ok(length(job($long, 'detail')), '<', 9000, 'though people are told its beginning only');
 
+# ---- a task that does not end ----
+
+$mock->reset;
+$mock->settings({ task_seconds => undef });
+my $endless = ask('Endless');
+wait_for_state('running', $endless);
+$session->value("UPDATE sixtyfour.call SET accepted_at = now() - interval '4 hours 1 second' WHERE id = (SELECT call FROM sixtyfour.job WHERE id = $endless)");
+value("pg_terminate_backend(pid) FROM sixtyfour.workers WHERE database = 'postgres' AND kind = 'worker'");
+wait_for_state('uncertain', $endless);
+is(call($endless, "concat_ws(' ', state, sqlstate, message)"), 'expired 08007 the task did not end in time', 'after four hours a task is given up');
+$mock->control('POST', 'tasks/all', { action => 'finish' });
+my $endless_task = (submissions('Endless'))[0]{task_id};
+value("sixtyfour_resolve(" . job($endless, 'call') . ", '$endless_task')");
+like(answer($endless), qr/structured_data/, 'and can be asked about again');
+is(scalar submissions('Endless'), 1, 'without being submitted again');
+
 # ---- in the end ----
 
 is(value("string_agg(DISTINCT state, ' ' ORDER BY state) FROM sixtyfour.jobs"), 'cancelled failed succeeded uncertain', 'every job is where it stays');

@@ -36,6 +36,7 @@ my %points = (
 	'send'             => [qw(kill error)],
 	'sent'             => [qw(kill error exit)],
 	'reply-read'       => [qw(kill error exit)],
+	'resend'           => [qw(kill error exit)],
 	't2-inside'        => [qw(kill error)],
 	't2-after'         => [qw(kill error)],
 	'poll'             => [qw(kill error)],
@@ -90,6 +91,11 @@ my %faults = (
 	no_task => { answer => { status => 'RUNNING' } },
 	limit   => { status => 429, headers => { 'Retry-After' => '0' }, chance => 0.6 });
 
+# of searches, which the service knows again when they are sent again, by chance
+my @search_faults = (
+	(map { [ 0.1, { fault => $_ } ] } qw(close_after_body cut not_json)),
+	[ 0.05, { fault => 'hang' } ], [ 0.1, { status => 500, accept => $true } ], [ 0.05, { status => 503 } ]);
+
 # before the body is read, by chance
 my @early_faults = qw(close_before_body hang_before_body);
 
@@ -114,10 +120,18 @@ sub set_rules
 		$mock->rule({ match => { method => 'POST', body_contains => "~$name~",
 					defined $chance ? (probability => $chance, seed => $seed) : () }, %rule });
 	}
-	foreach my $fault (@poll_faults)
+	foreach my $fault (@search_faults)
 	{
-		$mock->rule({ match => { path => '/job-status/*', probability => $fault->[0], seed => $seed + ++$n },
+		$mock->rule({ match => { path => '/search/start-deep-search', probability => $fault->[0], seed => $seed + ++$n },
 				%{ $fault->[1] } });
+	}
+	foreach my $path (qw(/job-status/* /search/deep-search-status/*))
+	{
+		foreach my $fault (@poll_faults)
+		{
+			$mock->rule({ match => { path => $path, probability => $fault->[0], seed => $seed + ++$n },
+					%{ $fault->[1] } });
+		}
 	}
 	return;
 }
@@ -129,7 +143,7 @@ sub network_faults
 	foreach my $rule (@{ $mock->control('GET', 'rules') })
 	{
 		my $given = $rule->{rule} // $rule;
-		my $what = ($given->{match}{path} // '') eq '/job-status/*' ? 'poll' : 'submission';
+		my $what = ($given->{match}{path} // '') =~ /status/ ? 'poll' : 'submission';
 		$count{ "$what " . ($given->{fault} // $given->{status} // 'no_task') } += $rule->{applied};
 	}
 	return \%count;
@@ -258,6 +272,8 @@ sub ask_at_once
 	return;
 }
 
+sub search { return attempt("SELECT sixtyfour_search_async('N@{[ ++$names ]}')"); }
+
 # enough for every step to be taken
 sub ask
 {
@@ -268,6 +284,7 @@ sub ask
 	add_rows(3);
 	attempt(qq{SELECT sixtyfour_enrich_dataframe_async(E'name,company\\n${\name(0.3)},Acme\\n', 'phone')}) if rand() < 0.5;
 	ask_at_once() if rand() < 0.3;
+	search() if rand() < 0.5;
 	attempt(q{SELECT sixtyfour_cancel(max(id)) FROM sixtyfour.job WHERE enrichment IS NULL AND state IN ('queued', 'sending', 'running')}) if rand() < 0.2;
 	return;
 }
@@ -280,16 +297,21 @@ sub accepted
 	my %tasks;
 	foreach my $entry (@{ $mock->ledger(method => 'POST', accepted => 1) })
 	{
-		my $operation = $entry->{path} =~ s{^/|-bulk|-async}{}gr =~ tr/-/_/r;
+		my $operation = $entry->{path} =~ m{^/search/} ? 'search' : $entry->{path} =~ s{^/|-bulk|-async}{}gr =~ tr/-/_/r;
 		my $body = $entry->{body};
-		my @who = $body->{csv_data} ? $body->{csv_data} =~ /\n([^,]+),/
+		my @who = $body->{csv_data} ? $body->{csv_data} =~ /\n([^,]+),/ : $body->{query} ? $body->{query}
 		  : map { $_->{name} } @{ $body->{leads} // [ $body->{lead} // $body->{lead_info} ] };
-		push @{ $tasks{"$operation $_"} }, $entry->{task_id} foreach @who;
+		foreach my $question (map { "$operation $_" } @who)
+		{
+			# what the service knew again is the same task
+			push @{ $tasks{$question} }, $entry->{task_id}
+			  unless defined $entry->{task_id} && grep { defined && $_ eq $entry->{task_id} } @{ $tasks{$question} // [] };
+		}
 	}
 	return \%tasks;
 }
 
-my $asked_about = q{coalesce(j.body #>> '{lead,name}', j.body #>> '{lead_info,name}', substring(j.body ->> 'csv_data' FROM '\n([^,]+),'))};
+my $asked_about = q{coalesce(j.body #>> '{lead,name}', j.body #>> '{lead_info,name}', substring(j.body ->> 'csv_data' FROM '\n([^,]+),'), j.body ->> 'query')};
 
 sub uncertain_calls
 {
@@ -336,6 +358,7 @@ sub terminate_worker
 
 # How a process is brought to those points where it does not come by itself
 my %bring = (
+	'resend'     => sub { search() foreach 1 .. 4; },
 	'cancel'     => sub { attempt('SELECT sixtyfour_cancel(' . (ask_lead(name(0)) || 0) . ')'); },
 	'resolve'    => sub { wait_for_uncertain(); resolve(2, 0); },
 	'named'      => sub { wait_for_uncertain(); resolve(100, 0); },
@@ -520,7 +543,8 @@ check('after decisions');
 is(value(q(count(*) FROM sixtyfour.call WHERE state IN ('uncertain', 'expired'))), 0, 'nothing is uncertain any more');
 is(value(q(string_agg(DISTINCT concat_ws(' ', j.state, c.state, coalesce(c.sqlstate, j.sqlstate)), ', ') FROM sixtyfour.job j LEFT JOIN sixtyfour.call c ON c.id = j.call
 	WHERE j.state NOT IN ('succeeded', 'cancelled') AND NOT (c.state = 'failed' AND c.raw IS NOT NULL OR c.state = 'abandoned' OR c.state = 'rejected' AND c.sqlstate = '22023'))),
-	undef, 'what failed was refused, abandoned, or cannot be read and is kept');
+	undef, 'what failed was refused, abandoned, or cannot be read and is kept')
+  or diag explain rows(q(SELECT to_jsonb(j), to_jsonb(c) FROM sixtyfour.job j JOIN sixtyfour.call c ON c.id = j.call WHERE j.state = 'failed' AND c.state = 'done' LIMIT 3));
 
 # ---- a worker that does not know that another one has taken over ----
 

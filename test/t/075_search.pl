@@ -179,7 +179,18 @@ subtest 'a search as a job' => sub {
 	my $answer = JSON::PP::decode_json(value("sixtyfour_wait($job, '30 s')"));
 	is($answer->{status}, 'completed', 'its answer is how the search ended');
 	is(value("count(*) FROM sixtyfour_search_download('$answer->{resource_handle_id}')"), 3, 'by which its rows are found');
+	is(value("count(*) FROM sixtyfour_rows($job)"), 3, 'or by the job');
 	is(value("operation FROM sixtyfour.jobs WHERE id = $job"), 'search', 'operation');
+	$mock->settings({ task_seconds => undef });
+	$job = value("sixtyfour_search_async('not finished')");
+	is(value("count(*) FROM sixtyfour_rows($job)"), 0, 'none before it is finished');
+	$mock->wait_for(count => 2, path => $start, stage => 'replied');
+	finish();
+	is(value("count(*) FROM sixtyfour_wait($job, '30 s') AS w, sixtyfour_rows($job)"), 25, 'all when it is');
+	$mock->settings({ task_seconds => 0.2 });
+	$job = value(qq(sixtyfour_run_workflow_async('${\ workflow('job') }', '[{"company_name": "Acme"}]')));
+	is(JSON::PP::decode_json(value("sixtyfour_wait($job, '30 s')"))->{overall_status}, 'completed', 'so of a run');
+	is(value("count(*) FROM sixtyfour_rows($job)"), 1, 'and its rows');
 };
 
 subtest 'five at a time' => sub {

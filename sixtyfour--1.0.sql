@@ -589,7 +589,7 @@ CREATE FUNCTION @extschema@.sixtyfour_people_intelligence(lead_info jsonb,
 	RETURNS jsonb AS 'MODULE_PATHNAME', 'sixtyfour_call'
 	LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000;
 COMMENT ON FUNCTION @extschema@.sixtyfour_people_intelligence(jsonb, jsonb, text, jsonb) IS
-'POST /people-intelligence: find a person and what is known about them, or the fields of struct; returns {structured_data, notes, references, confidence_score (0-10)}; takes minutes, costs up to several dollars';
+'POST /people-intelligence: find a person and what is known about them, or the fields of struct; returns the service''s answer; takes minutes';
 
 CREATE FUNCTION @extschema@.sixtyfour_people_intelligence_async(lead_info jsonb,
 	struct jsonb DEFAULT NULL, research_plan text DEFAULT NULL, options jsonb DEFAULT NULL,
@@ -605,7 +605,7 @@ CREATE FUNCTION @extschema@.sixtyfour_company_intelligence(target_company jsonb,
 	RETURNS jsonb AS 'MODULE_PATHNAME', 'sixtyfour_call'
 	LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000;
 COMMENT ON FUNCTION @extschema@.sixtyfour_company_intelligence(jsonb, jsonb, jsonb, boolean, text, text, jsonb) IS
-'POST /company-intelligence: research a company for the fields of struct, and its people; returns {structured_data (with leads), notes, references, confidence_score (0-10)}; takes minutes, costs up to several dollars';
+'POST /company-intelligence: research a company for the fields of struct, and its people; returns the service''s answer';
 
 CREATE FUNCTION @extschema@.sixtyfour_company_intelligence_async(target_company jsonb, struct jsonb,
 	lead_struct jsonb DEFAULT NULL, find_people boolean DEFAULT NULL, research_plan text DEFAULT NULL,
@@ -620,7 +620,7 @@ CREATE FUNCTION @extschema@.sixtyfour_reverse_email(lead jsonb, options jsonb DE
 	RETURNS jsonb AS 'MODULE_PATHNAME', 'sixtyfour_call'
 	LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000;
 COMMENT ON FUNCTION @extschema@.sixtyfour_reverse_email(jsonb, jsonb) IS
-'POST /reverse-email: whose email address is it? lead needs a member email; returns the person''s name, company and what else is found; takes seconds';
+'POST /reverse-email: whose email address is it? lead needs a member email; returns the service''s answer; takes seconds';
 
 CREATE FUNCTION @extschema@.sixtyfour_reverse_email_async(lead jsonb, options jsonb DEFAULT NULL,
 	priority integer DEFAULT 100, run_at timestamptz DEFAULT now())
@@ -640,7 +640,7 @@ CREATE FUNCTION @extschema@.sixtyfour_reverse_phone(lead jsonb, options jsonb DE
 	RETURNS jsonb AS 'MODULE_PATHNAME', 'sixtyfour_call'
 	LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000;
 COMMENT ON FUNCTION @extschema@.sixtyfour_reverse_phone(jsonb, jsonb) IS
-'POST /reverse-phone: whose phone number is it? lead needs a member phone; returns the person''s name, company and what else is found; takes seconds';
+'POST /reverse-phone: whose phone number is it? lead needs a member phone; returns the service''s answer; takes seconds';
 
 CREATE FUNCTION @extschema@.sixtyfour_reverse_phone_async(lead jsonb, options jsonb DEFAULT NULL,
 	priority integer DEFAULT 100, run_at timestamptz DEFAULT now())
@@ -661,7 +661,7 @@ CREATE FUNCTION @extschema@.sixtyfour_research_agent(input_data jsonb, struct js
 	RETURNS jsonb AS 'MODULE_PATHNAME', 'sixtyfour_call'
 	LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000;
 COMMENT ON FUNCTION @extschema@.sixtyfour_research_agent(jsonb, jsonb, text, integer, jsonb) IS
-'POST /research-agent: research whatever input_data tells, for the fields of struct; returns {structured_data, notes, references}; takes minutes';
+'POST /research-agent: research whatever input_data tells, for the fields of struct; returns the service''s answer';
 
 CREATE FUNCTION @extschema@.sixtyfour_research_agent_async(input_data jsonb,
 	struct jsonb DEFAULT NULL, research_plan text DEFAULT NULL, max_iterations integer DEFAULT NULL,
@@ -676,7 +676,7 @@ CREATE FUNCTION @extschema@.sixtyfour_get_linkedin(linkedin_url text,
 	RETURNS jsonb AS 'MODULE_PATHNAME', 'sixtyfour_call'
 	LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000;
 COMMENT ON FUNCTION @extschema@.sixtyfour_get_linkedin(text, boolean, jsonb) IS
-'POST /get-linkedin: the LinkedIn profile at this URL; include_fresh asks for the latest; returns the service''s answer; takes seconds';
+'POST /get-linkedin: the LinkedIn profile at this URL; include_fresh asks for the latest; returns the service''s answer';
 
 CREATE FUNCTION @extschema@.sixtyfour_get_linkedin_async(linkedin_url text,
 	include_fresh boolean DEFAULT NULL, options jsonb DEFAULT NULL, priority integer DEFAULT 100,
@@ -691,7 +691,7 @@ CREATE FUNCTION @extschema@.sixtyfour_enrich_linkedin(linkedin_url text, struct 
 	RETURNS jsonb AS 'MODULE_PATHNAME', 'sixtyfour_call'
 	LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000;
 COMMENT ON FUNCTION @extschema@.sixtyfour_enrich_linkedin(text, jsonb, text, jsonb) IS
-'POST /enrich-linkedin: the fields of struct from the LinkedIn profile of a person or company; returns the service''s answer; takes seconds';
+'POST /enrich-linkedin: the fields of struct from the LinkedIn profile of a person or company; returns the service''s answer';
 
 CREATE FUNCTION @extschema@.sixtyfour_enrich_linkedin_async(linkedin_url text,
 	struct jsonb DEFAULT NULL, model_override text DEFAULT NULL, options jsonb DEFAULT NULL,
@@ -707,7 +707,7 @@ CREATE FUNCTION @extschema@.sixtyfour_org_chart(company_name text DEFAULT NULL,
 	RETURNS jsonb AS 'MODULE_PATHNAME', 'sixtyfour_call'
 	LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000;
 COMMENT ON FUNCTION @extschema@.sixtyfour_org_chart(text, text, text, integer, jsonb) IS
-'POST /org-chart/full: who works at a company, and for whom; one of its names must be given; returns one page, its size and the cursor of the next in options {page_size, cursor}; takes minutes';
+'POST /org-chart/full: who works at a company, and for whom; one of its names must be given; returns one page; options may hold page_size and the cursor of another';
 
 CREATE FUNCTION @extschema@.sixtyfour_org_chart_async(company_name text DEFAULT NULL,
 	linkedin_public_id text DEFAULT NULL, linkedin_company_url text DEFAULT NULL,
@@ -725,7 +725,7 @@ CREATE FUNCTION @extschema@.sixtyfour_org_chart_people(people_focus_prompt text,
 	RETURNS jsonb AS 'MODULE_PATHNAME', 'sixtyfour_call'
 	LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000;
 COMMENT ON FUNCTION @extschema@.sixtyfour_org_chart_people(text, text, text, text, integer, jsonb) IS
-'POST /org-chart/find-people: those people of a company whom people_focus_prompt describes; one of the company''s names must be given; takes minutes';
+'POST /org-chart/find-people: those people of a company whom people_focus_prompt describes; one of the company''s names must be given';
 
 CREATE FUNCTION @extschema@.sixtyfour_org_chart_people_async(people_focus_prompt text,
 	company_name text DEFAULT NULL, linkedin_public_id text DEFAULT NULL,
@@ -920,7 +920,7 @@ CREATE FUNCTION @extschema@.sixtyfour_cancel_workflow(run_id text)
 	RETURNS jsonb AS 'MODULE_PATHNAME', 'sixtyfour_call'
 	LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000;
 COMMENT ON FUNCTION @extschema@.sixtyfour_cancel_workflow(text) IS
-'POST /workflows/cancel: cancel a run; free, but what it has done is billed';
+'POST /workflows/cancel: cancel a run; free';
 
 CREATE FUNCTION @extschema@.sixtyfour_workflow_results(run_id text)
 	RETURNS SETOF jsonb AS 'MODULE_PATHNAME', 'sixtyfour_workflow_results'

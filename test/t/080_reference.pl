@@ -29,8 +29,8 @@ my %settings = (quirks => 'none', found => 'all', email_shape => '3', phone_shap
 
 sub text_of { my ($file) = @_; return slurp_file("$top/$file"); }
 
-# The blocks of a text, each with its language, line, SQL or result, the result
-# that follows it, and the rule of the mock before it
+# The blocks of a text, each with its language and text, and an example with its
+# result and the rule of the mock before it
 sub blocks
 {
 	my ($text) = @_;
@@ -39,7 +39,7 @@ sub blocks
 
 	while ($text =~ /^(?:<!-- mock: (?<rule>.*?) -->\n+)?```(?<language>\w*)\n(?<text>.*?)^```$/msg)
 	{
-		my %block = (%+, line => 1 + (substr($text, 0, $-[0]) =~ tr/\n//));
+		my %block   = %+;
 		my $between = substr $text, $end, $-[0] - $end;
 		if ($block{language} eq '' && $between =~ /^\s*\z/ && @blocks && $blocks[-1]{language} eq 'sql')
 		{
@@ -125,27 +125,27 @@ sub tidy
 
 sub run_example
 {
-	my ($example) = @_;
+	my ($database, $example) = @_;
 	my $aligned = $example->{result} =~ /^-[-+]*$/m;
 	my $said = '';
 	local $ENV{PGOPTIONS} = '-c client_min_messages=warning';
 
 	$mock->rule(JSON::PP::decode_json($example->{rule})) if $example->{rule};
-	IPC::Run::run([ 'psql', '-X', $aligned ? '-q' : '-qAt', '-P', 'footer=off', '-d', $node->connstr('postgres') ],
+	IPC::Run::run([ 'psql', '-X', $aligned ? '-q' : '-qAt', '-P', 'footer=off', '-d', $node->connstr($database) ],
 		'<', \$example->{text}, '>&', \$said);
 	$mock->clear_rules;
 	return tidy($said);
 }
 
-# Run each example of a file, and compare.
+# Run each example of a file that has a result, and compare.
 sub check
 {
-	my ($file, @examples) = @_;
+	my ($file, $database, @examples) = @_;
 
-	foreach my $example (@examples)
+	foreach my $example (grep { defined $_->{result} } @examples)
 	{
-		my $name   = "example in line $example->{line} of $file";
-		my $got    = run_example($example);
+		my $name   = "$file: " . $example->{text} =~ s/\n.*//sr;
+		my $got    = run_example($database, $example);
 		my $wanted = tidy($example->{result});
 		my $like   = join '.*?', map { quotemeta } split /…/, $wanted, -1;
 
@@ -155,10 +155,16 @@ sub check
 }
 
 $mock->settings({ %settings });
-my @sql = grep { $_->{language} eq 'sql' } @examples;
-is(join(' ', map { $_->{line} } grep { !defined $_->{result} } @sql), '', 'every example of docs/reference.md has a result');
-check('docs/reference.md', grep { defined $_->{result} } @sql);
-
+is(join('', map { $_->{text} } grep { $_->{language} eq 'sql' && !defined $_->{result} } @examples), '',
+	'every example of docs/reference.md has a result');
+check('docs/reference.md', 'postgres', @examples);
 is($node->safe_psql('postgres', 'SELECT count(*) FROM sixtyfour.attention'), 0, 'nothing is left to be decided');
+
+# Of README.md what stands for itself: the beginning, and how to ask
+$node->safe_psql('postgres', 'CREATE DATABASE readme');
+SixtyfourTest::install($node, 'readme', $mock, server => "requests_per_minute '0'");
+$node->safe_psql('readme', q{CREATE TABLE people (name text, company text, title text);
+	INSERT INTO people VALUES ('Jane Doe', 'Acme', 'CEO'), ('John Roe', 'Globex', NULL), ('Nobody Known', 'Initech', NULL)});
+check('README.md', 'readme', map { blocks($_) } grep { !/^## (?!Asking)/ } split /^(?=## )/m, text_of('README.md'));
 
 done_testing();

@@ -348,6 +348,9 @@ static const Endpoint endpoints[] = {
  */
 static const char *const idempotent[] = {"/workflows/run", "/bulk-intelligence/"};
 
+/* Paths that are the account owner's, with all below them; see owner_only. */
+static const char *const private_paths[] = {"/webhooks", "/oauth", "/me"};
+
 S64_FUNCTION(sixtyfour_endpoints);
 
 const Endpoint *
@@ -394,6 +397,58 @@ s64_endpoint_is_idempotent(const char *method, const char *path)
 			return strcmp(method, "POST") == 0;
 	}
 	return false;
+}
+
+static int
+hex_digit(char c)
+{
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	c = pg_ascii_tolower((unsigned char) c);
+	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+/*
+ * The path decoded, in lower case and with single slashes; palloc'd.  What was
+ * encoded twice is decoded twice.
+ */
+static char *
+plain_path(const char *path)
+{
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	for (const char *p = path; *p; p++)
+	{
+		char		c = *p;
+
+		if (c == '%' && hex_digit(p[1]) >= 0 && hex_digit(p[2]) >= 0)
+		{
+			c = (char) (hex_digit(p[1]) << 4 | hex_digit(p[2]));
+			p += 2;
+		}
+		if (c == '/' && buf.len > 0 && buf.data[buf.len - 1] == '/')
+			continue;
+		appendStringInfoChar(&buf, pg_ascii_tolower((unsigned char) c));
+	}
+	return strchr(buf.data, '%') != NULL && strcmp(buf.data, path) != 0
+		? plain_path(buf.data) : buf.data;
+}
+
+bool
+s64_endpoint_is_private(const char *path)
+{
+	char	   *plain = plain_path(path);
+
+	for (size_t i = 0; i < lengthof(private_paths); i++)
+	{
+		size_t		len = strlen(private_paths[i]);
+
+		if (strncmp(plain, private_paths[i], len) == 0 && strchr("/;?#", plain[len]) != NULL)
+			return true;
+	}
+	/* one that climbs may lead anywhere */
+	return strstr(plain, "/../") != NULL || strstr(plain, "/./") != NULL;
 }
 
 /* The {parameter} at p without its braces, palloc'd; *end is behind it. */

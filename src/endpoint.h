@@ -139,6 +139,12 @@ extern bool s64_endpoint_has_field(const Endpoint *endpoint, const char *name);
 /* Does the service honour Idempotency-Key with this method and path? */
 extern bool s64_endpoint_is_idempotent(const char *method, const char *path);
 
+/*
+ * Is this a path to the account's own things, which are not for all who may
+ * spend?  Whatever its spelling: a server may take paths for equal that are not.
+ */
+extern bool s64_endpoint_is_private(const char *path);
+
 /* Is name one of path's {parameter}s? */
 extern bool s64_endpoint_has_parameter(const char *path, const char *name);
 

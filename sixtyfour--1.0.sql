@@ -1159,7 +1159,7 @@ CREATE FUNCTION @extschema@.sixtyfour_create_enrichment(name text, target regcla
 	payer text DEFAULT 'inserter')
 	RETURNS void AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION @extschema@.sixtyfour_create_enrichment(text, regclass, text, jsonb, jsonb, jsonb, jsonb, boolean, boolean, text, boolean, interval, text) IS
-'declares how rows of a table are enriched: input {"field": "column"} is asked of operation find_email, find_phone, enrich_lead, enrich_company or qa_agent, and output {"column": "$.jsonpath"} takes its answer home; struct and options are the rest of the request; condition is like a trigger''s WHEN; payer is inserter or owner; rows written directly to partitions attached later are found by sixtyfour_run_enrichment()';
+'declares how rows of a table are enriched: input {"field": "column"} is asked of an operation such as find_email or enrich_company, and output {"column": "$.jsonpath"} takes its answer home; struct and options are the rest of the request; condition is like a trigger''s WHEN; payer is inserter or owner; rows written directly to partitions attached later are found by sixtyfour_run_enrichment()';
 
 CREATE FUNCTION @extschema@.sixtyfour_run_enrichment(name text, filter text DEFAULT NULL,
 	max_rows bigint DEFAULT NULL)

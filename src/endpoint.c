@@ -103,13 +103,13 @@ static const Field research_fields[] = {
 };
 
 static const Field get_linkedin_fields[] = {
-	{"linkedin_url", FIELD_TEXT, true, NULL},
+	{"linkedin_url", FIELD_PROFILE, true, NULL},
 	{"include_fresh", FIELD_BOOLEAN, false, NULL},
 	END
 };
 
 static const Field enrich_linkedin_fields[] = {
-	{"linkedin_url", FIELD_TEXT, true, NULL},
+	{"linkedin_url", FIELD_PROFILE, true, NULL},
 	{"struct", FIELD_STRUCT, false, NULL},
 	{"model_override", FIELD_TEXT, false, NULL},
 	END
@@ -449,6 +449,38 @@ s64_endpoint_is_private(const char *path)
 	}
 	/* one that climbs may lead anywhere */
 	return strstr(plain, "/../") != NULL || strstr(plain, "/./") != NULL;
+}
+
+bool
+s64_endpoint_enriches(const Endpoint *endpoint)
+{
+	return endpoint->fields[0].type == FIELD_FACTS || endpoint->fields[0].type == FIELD_PROFILE;
+}
+
+bool
+s64_endpoint_finds_people(const Endpoint *endpoint)
+{
+	return s64_endpoint_has_field(endpoint, "find_people");
+}
+
+char *
+s64_endpoint_list(bool (*fits) (const Endpoint *endpoint))
+{
+	StringInfoData buf;
+	const char *last = NULL;
+
+	initStringInfo(&buf);
+	for (size_t i = 0; i < lengthof(endpoints); i++)
+	{
+		if (!fits(&endpoints[i]))
+			continue;
+		if (last != NULL)
+			appendStringInfo(&buf, "%s%s", buf.len > 0 ? ", " : "", last);
+		last = endpoints[i].name;
+	}
+	if (last != NULL)
+		appendStringInfo(&buf, "%s%s", buf.len > 0 ? " or " : "", last);
+	return buf.data;
 }
 
 /* The {parameter} at p without its braces, palloc'd; *end is behind it. */

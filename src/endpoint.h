@@ -21,6 +21,7 @@ typedef enum FieldType
 {
 	FIELD_ANY,					/* also what stands in the path, which is checked there */
 	FIELD_FACTS,				/* object that says something: the subject */
+	FIELD_PROFILE,				/* text, the address of a profile: the subject */
 	FIELD_STRUCT,				/* object of field descriptions */
 	FIELD_TEXT,					/* text, not empty */
 	FIELD_STRING,				/* text */
@@ -144,6 +145,17 @@ extern bool s64_endpoint_is_idempotent(const char *method, const char *path);
  * spend?  Whatever its spelling: a server may take paths for equal that are not.
  */
 extern bool s64_endpoint_is_private(const char *path);
+
+/* Can the endpoint be asked about the rows of a table? */
+extern bool s64_endpoint_enriches(const Endpoint *endpoint);
+
+/* Does it find people at the company that it is asked about? */
+extern bool s64_endpoint_finds_people(const Endpoint *endpoint);
+
+/*
+ * "a, b or c": the names of the endpoints of which fits() is true; palloc'd.
+ */
+extern char *s64_endpoint_list(bool (*fits) (const Endpoint *endpoint));
 
 /* Is name one of path's {parameter}s? */
 extern bool s64_endpoint_has_parameter(const char *path, const char *name);

@@ -1027,7 +1027,7 @@ CREATE FUNCTION @extschema@.sixtyfour_forget(subject jsonb)
 	RETURNS bigint AS 'MODULE_PATHNAME'
 	LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE COST 1000;
 COMMENT ON FUNCTION @extschema@.sixtyfour_forget(jsonb) IS
-'erase the jobs, and the answers to them, whose subject (lead, lead_info, target_company, data) contains this object, such as {"name": "Ada Brandt"}: one''s own, all for the owner of the database; calls are kept as a record of money; returns how many jobs and answers were erased';
+'erase the jobs, and the answers to them, whose subject (lead, lead_info, target_company, data, input_data; or {linkedin_url}) contains this object, such as {"name": "Ada Brandt"}: one''s own, all for the owner of the database; calls are kept as a record of money; returns how many jobs and answers were erased';
 
 CREATE FUNCTION @extschema@.sixtyfour_why(job bigint)
 	RETURNS text AS 'MODULE_PATHNAME'

@@ -307,7 +307,7 @@ static const Endpoint endpoints[] = {
 	.one_of = "query simple_filters filters parsed_query search_id cursor", .exclusive = true},
 	{"export_search", "POST", "/search/export",
 	COSTS(PRICE_UNKNOWN), .follow = &search_status, .rows = ROWS_SEARCH, .fields = export_fields,
-	.one_of = "search_id parsed_query"},
+	.one_of = "search_id parsed_query", .exclusive = true},
 	{"filter_fields", "GET", "/search/filter-capabilities?mode={mode}&refresh={refresh}",
 	.fields = filter_fields_fields},
 	{"filter_values", "POST", "/search/filter-field-values", .fields = filter_values_fields},

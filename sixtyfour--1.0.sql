@@ -105,11 +105,12 @@ COMMENT ON FUNCTION @extschema@.sixtyfour_request(text, text, jsonb, jsonb) IS
 'any request to the service: method GET, POST, PATCH, PUT or DELETE, path from "/", query parameters as an object, JSON body; returns the JSON answer, CSV as a JSON string, NULL for none; what is not GET may be billed and is sent only once';
 
 CREATE FUNCTION @extschema@.sixtyfour_endpoints(OUT operation text, OUT method text,
-	OUT path text, OUT async_path text, OUT bulk_path text, OUT cents integer)
+	OUT path text, OUT async_path text, OUT bulk_path text, OUT cents integer,
+	OUT fields text[])
 	RETURNS SETOF record AS 'MODULE_PATHNAME'
-	LANGUAGE C IMMUTABLE PARALLEL SAFE ROWS 30;
+	LANGUAGE C IMMUTABLE PARALLEL SAFE ROWS 40;
 COMMENT ON FUNCTION @extschema@.sixtyfour_endpoints() IS
-'the endpoints of the service that are known, with the price of one call in cents (NULL: not known)';
+'the endpoints of the service that are known, with the price of one call in cents (NULL: not known), and the fields of the path and of the body, the subject first';
 
 --
 -- Reading answers

@@ -7,8 +7,10 @@
  */
 #include "postgres.h"
 
+#include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "funcapi.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/tuplestore.h"
 
@@ -351,6 +353,27 @@ static const char *const idempotent[] = {"/workflows/run", "/bulk-intelligence/"
 /* Paths that are the account owner's, with all below them; see owner_only. */
 static const char *const private_paths[] = {"/webhooks", "/oauth", "/me"};
 
+/* What a field's value is in SQL, for people; see FieldType */
+static const char *const sql_types[] = {
+	[FIELD_ANY] = "text",
+	[FIELD_FACTS] = "jsonb",
+	[FIELD_PROFILE] = "text",
+	[FIELD_STRUCT] = "jsonb",
+	[FIELD_TEXT] = "text",
+	[FIELD_STRING] = "text",
+	[FIELD_BOOLEAN] = "boolean",
+	[FIELD_COUNT] = "integer",
+	[FIELD_HOURS] = "integer",
+	[FIELD_CHOICE] = "text",
+	[FIELD_URL] = "text",
+	[FIELD_TEXTS] = "jsonb",
+	[FIELD_OBJECT] = "jsonb",
+	[FIELD_OBJECTS] = "jsonb",
+	[FIELD_PAYLOAD] = "jsonb",
+	[FIELD_CRITERIA] = "jsonb",
+	[FIELD_REFERENCES] = "jsonb",
+};
+
 S64_FUNCTION(sixtyfour_endpoints);
 
 const Endpoint *
@@ -596,6 +619,20 @@ s64_endpoint_url(const char *base_url, const char *path,
 	return buf.data;
 }
 
+/* Array of "name type", and " NOT NULL" where a field is required */
+static Datum
+describe_fields(const Endpoint *endpoint)
+{
+	ArrayBuildState *fields = initArrayResult(TEXTOID, CurrentMemoryContext, false);
+
+	for (const Field *field = endpoint->fields; field->name; field++)
+		accumArrayResult(fields,
+						 CStringGetTextDatum(psprintf("%s %s%s", field->name, sql_types[field->type],
+													  field->required ? " NOT NULL" : "")),
+						 false, TEXTOID, CurrentMemoryContext);
+	return makeArrayResult(fields, CurrentMemoryContext);
+}
+
 /* sixtyfour_endpoints(): the table, for people */
 Datum
 sixtyfour_endpoints(PG_FUNCTION_ARGS)
@@ -606,8 +643,8 @@ sixtyfour_endpoints(PG_FUNCTION_ARGS)
 	for (size_t i = 0; i < lengthof(endpoints); i++)
 	{
 		const Endpoint *e = &endpoints[i];
-		Datum		values[6];
-		bool		nulls[6] = {0};
+		Datum		values[7];
+		bool		nulls[7] = {0};
 
 		values[0] = CStringGetTextDatum(e->name);
 		values[1] = CStringGetTextDatum(e->method);
@@ -618,6 +655,7 @@ sixtyfour_endpoints(PG_FUNCTION_ARGS)
 		values[4] = nulls[4] ? 0 : CStringGetTextDatum(e->bulk_path);
 		nulls[5] = e->price == PRICE_UNKNOWN;
 		values[5] = Int32GetDatum(e->price);
+		values[6] = describe_fields(e);
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
 	return (Datum) 0;

@@ -96,7 +96,8 @@ make_operation(FmgrInfo *flinfo)
 	name = NameStr(((Form_pg_proc) GETSTRUCT(tuple))->proname);
 	operation->endpoint = find_endpoint(name);
 	operation->nargs = get_func_arg_info(tuple, &types, &names, &modes);
-	if (operation->endpoint == NULL || operation->nargs > S64_OPERATION_MAX_ARGS || names == NULL)
+	if (operation->endpoint == NULL || operation->nargs > S64_OPERATION_MAX_ARGS ||
+		(names == NULL && operation->nargs > 0))
 		elog(ERROR, "function %s is no operation of the service", name);
 	memcpy(operation->types, types, operation->nargs * sizeof(Oid));
 	memcpy(operation->names, names, operation->nargs * sizeof(char *));

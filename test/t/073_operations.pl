@@ -433,14 +433,14 @@ my %enrichments = (
 	research_agent => [ '{"who":"name"}', "options => '{\"max_iterations\":2}'", '/research-agent-async', { input_data => { who => 'N' } } ],
 	get_linkedin   => [ '{"linkedin_url":"url"}', "options => '{\"include_fresh\":true}'", '/get-linkedin', { linkedin_url => 'U' } ],
 	enrich_linkedin => [ '{"linkedin_url":"url"}', "struct => $struct", '/enrich-linkedin', { linkedin_url => 'U' } ]);
+$mock->reset;
 foreach my $operation (sort keys %enrichments)
 {
-	my ($input, $more, $path, $subject) = @{ $enrichments{$operation} };
+	my ($input, $more, $path) = @{ $enrichments{$operation} };
 	my $output = $operation eq 'company_intelligence'
 	  ? '{"found":"$.n","leads":{"table":"contacts","key":{"company":"id"},"columns":{"name":"$.name","score":"$.score"}}}' : '{"found":"$.n"}';
 	my $answer = { n => $operation, structured_data => { leads => [ { name => 'A', score => 1 }, { name => 'B', score => 2 } ] } };
 
-	$mock->reset;
 	$mock->rule({ match => { path => $path }, $path =~ /-async/ ? (result => $answer) : (answer => $answer) });
 	rows("CREATE TABLE t_$operation (id bigint PRIMARY KEY, name text, company text, email text, phone text, url varchar, number int, found text);
 		INSERT INTO t_$operation VALUES (1, 'N1', 'C1', 'E1', 'P1', 'U1'), (2, '', '', ' ', '', ''), (3, NULL, NULL, NULL, NULL, NULL)");
@@ -448,9 +448,14 @@ foreach my $operation (sort keys %enrichments)
 		"$operation can enrich rows");
 	rows("INSERT INTO t_$operation VALUES (4, 'N4', 'C4', 'E4', 'P4', 'U4'), (5, NULL, NULL, NULL, NULL, '')");
 	is(rows("SELECT sixtyfour_run_enrichment('$operation')"), '1', 'in bulk, those that say something and are not asked about');
+}
+foreach my $operation (sort keys %enrichments)
+{
+	my ($input, $more, $path, $subject) = @{ $enrichments{$operation} };
+
 	rows("SELECT sixtyfour_wait_enrichment('$operation', '100 s')");
-	is(rows("SELECT string_agg(id::text, ' ' ORDER BY id) FROM t_$operation WHERE found = '$operation'"), '1 4', 'and the answers are there');
-	my %bodies = map { $json->encode($_) => 1 } bodies();
+	is(rows("SELECT string_agg(id::text, ' ' ORDER BY id) FROM t_$operation WHERE found = '$operation'"), '1 4', "$operation: the answers are there");
+	my %bodies = map { $json->encode($_->{body}) => 1 } grep { $_->{path} eq $path } sent();
 	foreach my $row (1, 4)
 	{
 		my $body = $json->decode($json->encode($subject) =~ s/"([NCEPU])"/"$1$row"/gr);

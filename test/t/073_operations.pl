@@ -504,4 +504,38 @@ is(rows(q(SELECT (SELECT count(*) FROM sixtyfour.jobs WHERE body->>'linkedin_url
 	(SELECT count(*) FROM sixtyfour.call_subject WHERE subject = '{"linkedin_url":"U1"}'))), '0|0', 'nothing is left');
 is(rows(q(SELECT count(*) FROM sixtyfour.jobs WHERE body->>'linkedin_url' = 'U4')), '2', 'of that one');
 
+# ---- where rows are: each documented way ----
+
+my $csv = { text => qq(name,note\nJane,"a, b"\nJohn,\n) };
+my $found = qq({"name": "Jane", "note": "a, b"}\n{"name": "John", "note": null});
+
+# What is read of an answer about a file, which is at $file
+my $file = $mock->url . '/files/x';
+sub read_file
+{
+	my ($what, $function, $path, $answer, $expected) = @_;
+	$mock->reset;
+	$mock->rule({ match => { path => $path }, accept => JSON::PP::false, body => $answer });
+	$mock->rule({ match => { path => '/files/x' }, accept => JSON::PP::false, body => $csv, content_type => 'text/csv' });
+	is(rows("SELECT * FROM $function"), $expected, $what);
+	return;
+}
+sub file { return { filename => 'result.csv', row_count => 2, block_number => 3, download_url => $file,
+		download_expires_in_seconds => 900, results => undef, @_ }; }
+
+my @search = (q(sixtyfour_search_download('rh')), '/search/download');
+read_file('a search', @search, { url => $file, bucket => 'b', path => 'p' }, $found);
+read_file('a search without a file', @search, { url => undef }, q(08P01: search_download: the service's answer cannot be used));
+
+my @run = (q(sixtyfour_workflow_results('r')), '/workflows/runs/r/results/download-links');
+my @inline = ({ name => 'A' }, { name => 'B' });
+my $inline = qq({"name": "A"}\n{"name": "B"});
+read_file('a run: the file of the last block', @run, [ file(), file(block_number => 1, download_url => "$file/other") ], $found);
+read_file('rows in the answer itself', @run, [ file(download_url => undef, results => \@inline) ], $inline);
+read_file('both', @run, [ file(results => \@inline) ], $inline);
+read_file('no rows', @run, [ file(row_count => 0, download_url => undef) ], '');
+read_file('no rows in the answer itself', @run, [ file(row_count => 0, results => []) ], '');
+read_file('no files', @run, [], '');
+read_file('neither rows nor an address', @run, [ file(download_url => undef) ], q(08P01: workflow_results: the service's answer cannot be used));
+
 done_testing();

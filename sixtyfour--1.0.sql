@@ -226,7 +226,7 @@ BEGIN ATOMIC
 			 END DESC NULLS LAST, place;
 END;
 COMMENT ON FUNCTION @extschema@.sixtyfour_leads(jsonb) IS
-'the people in an answer of enrich-company, one object per row, best score (0-10) first';
+'the people in an answer of enrich-company or company-intelligence, one object per row, best score (0-10) first';
 
 --
 -- CSV texts, and rows of a table's type

@@ -412,6 +412,10 @@ foreach my $kind ('email', 'phone')
 	is(bulk($kind, 'own', \@leads), join(' ', map { $_->{name} } @leads), "$kind: matched, though shuffled");
 	is(bulk($kind, 'other', \@leads, [ reverse @items ]), $all, "$kind: also where names contradict");
 	is(bulk($kind, 'nested', \@leads, { results => [ @items[ 6 .. 11, 0 .. 5 ] ] }), $all, "$kind: in another shape");
+	my @twice = map { { %$_ } } @leads;
+	$twice[8]{$kind} = $twice[2]{$kind};
+	is(bulk($kind, 'twice', \@twice, [ map { { %{ $items[$_] }, $kind => uc $items[$_]{$kind} } } 11, 10, 9, 2, 7, 6, 5, 4, 3, 2, 1, 0 ]),
+		$all =~ s/\bP(10)?9\b/'P' . ($1 \/\/ '') . '3'/er, "$kind: asked twice, and answered in other letters");
 	my @some = map { { %$_ } } reverse @items;
 	$some[0]{$kind} = 'other';
 	is(bulk($kind, 'strange', \@leads, \@some), $all =~ s/ \S+$/ failed/r, "$kind: an item about somebody else is nobody's");

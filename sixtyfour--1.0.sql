@@ -985,6 +985,22 @@ CREATE FUNCTION @extschema@.sixtyfour_result(job bigint)
 COMMENT ON FUNCTION @extschema@.sixtyfour_result(bigint) IS
 'the answer to a job, NULL while there is none; does not wait';
 
+CREATE FUNCTION @extschema@.sixtyfour_rows(job bigint)
+	RETURNS SETOF jsonb
+	LANGUAGE SQL VOLATILE STRICT PARALLEL RESTRICTED COST 1000 ROWS 100
+BEGIN ATOMIC
+	SELECT r.r
+	FROM (SELECT @extschema@.sixtyfour_result(job) AS answer) AS j,
+		 LATERAL (
+			SELECT @extschema@.sixtyfour_search_download(answer ->> 'resource_handle_id')
+			WHERE answer ? 'resource_handle_id'
+			UNION ALL
+			SELECT @extschema@.sixtyfour_workflow_results(answer ->> 'run_id')
+			WHERE answer ? 'run_id') AS r (r);
+END;
+COMMENT ON FUNCTION @extschema@.sixtyfour_rows(bigint) IS
+'the rows that a job has found, of a search or a run of a workflow, one object each, as often as you like; over the account of sixtyfour.server; none while it is not finished; free';
+
 CREATE FUNCTION @extschema@.sixtyfour_cancel(job bigint)
 	RETURNS boolean AS 'MODULE_PATHNAME'
 	LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
@@ -995,7 +1011,7 @@ CREATE FUNCTION @extschema@.sixtyfour_retry(job bigint)
 	RETURNS boolean AS 'MODULE_PATHNAME'
 	LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 COMMENT ON FUNCTION @extschema@.sixtyfour_retry(bigint) IS
-'queue a failed or cancelled job again, which may cost again; where an answer that could not be read is kept and can be read now, that is taken instead; a NOTICE says which; false if the job is neither';
+'queue a failed or cancelled job again, which may cost again; where an answer that could not be read is kept and can be read now, that is taken instead, else the service is asked again for the answer to that task; a NOTICE says which; false if the job is neither';
 
 CREATE FUNCTION @extschema@.sixtyfour_resolve(call bigint, action text)
 	RETURNS void AS 'MODULE_PATHNAME'
@@ -1090,6 +1106,18 @@ GRANT SELECT ON sixtyfour.results TO PUBLIC;
 COMMENT ON VIEW sixtyfour.results IS
 'paid answers, each with its share of the call''s cents';
 
+-- Who commands an enrichment, and writes its answers: its owner; and once that
+-- role was dropped, who has its table now.
+CREATE FUNCTION sixtyfour.enrichment_owner(owner regrole, target regclass) RETURNS regrole
+	LANGUAGE SQL STABLE STRICT PARALLEL SAFE
+BEGIN ATOMIC
+	SELECT coalesce((SELECT r.oid FROM pg_roles r WHERE r.oid = owner::oid),
+					(SELECT c.relowner FROM pg_class c WHERE c.oid = target::oid),
+					owner::oid)::regrole;
+END;
+COMMENT ON FUNCTION sixtyfour.enrichment_owner(regrole, regclass) IS
+'the owner of an enrichment; of one whose owner was dropped, the owner of its table';
+
 CREATE VIEW sixtyfour.attention WITH (security_barrier) AS
 	SELECT 'call' AS kind, c.id, c.operation,
 		   concat_ws('; ', c.message, (
@@ -1111,7 +1139,9 @@ CREATE VIEW sixtyfour.attention WITH (security_barrier) AS
 				THEN format('mend the row, then sixtyfour_reapply(%L)', e.name)
 				ELSE format('mend the row, then as %s: sixtyfour_reapply(%L)', e.owner, e.name)
 		   END
-	FROM sixtyfour.jobs j LEFT JOIN sixtyfour.enrichment e ON e.id = j.enrichment
+	FROM sixtyfour.jobs j LEFT JOIN (
+		SELECT id, name, sixtyfour.enrichment_owner(owner, target) AS owner
+		FROM sixtyfour.enrichment) e ON e.id = j.enrichment
 	WHERE j.delivery = 'unapplied';
 GRANT SELECT ON sixtyfour.attention TO PUBLIC;
 COMMENT ON VIEW sixtyfour.attention IS
@@ -1218,7 +1248,8 @@ CREATE VIEW sixtyfour.enrichments WITH (security_barrier) AS
 		   CASE WHEN j.queued + j.running > 0 AND j.recent > 0
 				THEN now() + (now() - j.since) * (j.queued + j.running) / j.recent
 		   END AS eta
-	FROM sixtyfour.enrichment e
+	FROM (SELECT id, name, target, operation, sixtyfour.enrichment_owner(owner, target) AS owner
+		  FROM sixtyfour.enrichment) e
 	LEFT JOIN LATERAL (
 		SELECT count(*) AS total,
 			   count(*) FILTER (WHERE state = 'queued') AS queued,

@@ -56,7 +56,8 @@ static SqlStatement select_lanes = {
 };
 
 static SqlStatement select_jobs = {
-	"SELECT id, run_at, operation, body, fingerprint, attempts, cache_ttl"
+	"SELECT id, run_at, operation, body, fingerprint, attempts, cache_ttl,"
+	" sqlstate IS NOT DISTINCT FROM '22023'"
 	" FROM sixtyfour.job WHERE" HOME
 	" AND server = $3 AND payer::oid = $4 AND priority = $5"
 	" AND (run_at, id) >= ($6, $7) AND run_at <= statement_timestamp()"
@@ -190,6 +191,7 @@ read_job(ClaimJob *job, ClaimLane *lane, uint64 row)
 	job->fingerprint = *DatumGetUUIDP(s64_sql_value(row, 5, &isnull));
 	job->attempts = DatumGetInt32(s64_sql_value(row, 6, &isnull));
 	job->cache_ttl = DatumGetInt32(s64_sql_value(row, 7, &isnull));
+	job->alone = DatumGetBool(s64_sql_value(row, 8, &isnull));
 	job->disposed = false;
 	job->held = false;
 }

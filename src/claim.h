@@ -57,9 +57,11 @@ typedef struct ClaimJob
 	Jsonb	   *body;
 	pg_uuid_t	fingerprint;
 	int			attempts;
+	bool		alone;			/* it was refused together with others */
 	int			cache_ttl;		/* age of a stored result that will do, s */
 	bool		disposed;		/* it is not queued any more: set by all below */
-	bool		held;			/* a user's transaction holds it: likewise */
+	bool		held;			/* a user's transaction holds it, or too many of its
+								 * kind are running: look again later */
 } ClaimJob;
 
 /* A call to be opened for jobs that are alike (one payer, account, operation) */

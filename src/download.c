@@ -165,7 +165,7 @@ percent_decode(char *text)
 
 /*
  * Foreign words for people, without the key and what is signed: an error of a
- * storage may repeat the parameters of the address.  Changes the words.
+ * storage may repeat the query of the address, or its values.  Changes the words.
  */
 static char *
 display(const Download *d, char *words, size_t len, bool cut)
@@ -173,7 +173,11 @@ display(const Download *d, char *words, size_t len, bool cut)
 	char	   *query = strchr(d->url, '?');
 
 	s64_outcome_blot_out(words, len, d->api_key, cut);
-	query = query ? pstrdup(query + 1) : NULL;
+	if (query != NULL)
+	{
+		query = pstrdup(query + 1);
+		s64_outcome_blot_out(words, len, query, cut);
+	}
 	for (char *rest = query, *parameter; (parameter = strsep(&rest, "&#")) != NULL;)
 	{
 		char	   *value = strchr(parameter, '=');
@@ -392,8 +396,8 @@ s64_download_open(Download *d)
 	}
 }
 
-size_t
-s64_download_read(void *download, char *buf, size_t max)
+int
+s64_download_read(void *download, char *buf, int max)
 {
 	Download   *d = download;
 
@@ -403,7 +407,7 @@ s64_download_read(void *download, char *buf, size_t max)
 				 errmsg(WHAT ": their address has expired")));
 	for (;;)
 	{
-		size_t		n = read_buffered(d, buf, max);
+		int			n = (int) read_buffered(d, buf, max);
 
 		if (n > 0 || d->state == DOWNLOAD_DONE)
 			return n;
@@ -473,8 +477,8 @@ s64_download_poll(Download *d, Failure *failure)
 	return d->state;
 }
 
-size_t
-s64_download_spooled(void *download, char *buf, size_t max)
+int
+s64_download_spooled(void *download, char *buf, int max)
 {
 	Download   *d = download;
 	off_t		left = d->written - d->read;
@@ -483,7 +487,7 @@ s64_download_spooled(void *download, char *buf, size_t max)
 	Assert(d->state == DOWNLOAD_DONE);
 	if (left == 0)
 		return 0;
-	n = FileRead(d->file, buf, (int) Min(Min((off_t) max, left), CHUNK_SIZE),
+	n = FileRead(d->file, buf, (int) Min((off_t) max, left),
 				 d->read, WAIT_EVENT_BUFFILE_READ);
 	if (n < 0)
 		ereport(ERROR,

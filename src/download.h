@@ -77,9 +77,9 @@ extern bool s64_download_open(Download *download);
  * Read up to max bytes (at least 1) of the file, waiting if there are none.
  * Returns how many; 0 only when all have been read.  Raises what
  * s64_download_open() raises, and 38000 if the address has expired.  download
- * is a Download: so this is a source for who reads from any.
+ * is a Download: so this is a CsvSource.
  */
-extern size_t s64_download_read(void *download, char *buf, size_t max);
+extern int	s64_download_read(void *download, char *buf, int max);
 
 /*
  * Move what has come into the temporary file, without waiting, and say how the
@@ -94,10 +94,10 @@ extern DownloadState s64_download_poll(Download *download, Failure *failure);
 
 /*
  * Read up to max bytes of the temporary file of a download that is DOWNLOAD_DONE.
- * Returns how many; 0 only when all have been read.  Raises what reading a file
- * raises.
+ * Returns how many; 0 only when all have been read.  A CsvSource, too.  Raises
+ * what reading a file raises.
  */
-extern size_t s64_download_spooled(void *download, char *buf, size_t max);
+extern int	s64_download_spooled(void *download, char *buf, int max);
 
 /* Let s64_download_spooled() begin anew. */
 extern void s64_download_rewind(Download *download);

@@ -506,6 +506,13 @@ s64_endpoint_list(bool (*fits) (const Endpoint *endpoint))
 	return buf.data;
 }
 
+bool
+s64_endpoint_is_known_again(const Endpoint *endpoint)
+{
+	return endpoint->own_id != NULL ||
+		s64_endpoint_is_idempotent(endpoint->method, s64_endpoint_submit_path(endpoint));
+}
+
 /* The {parameter} at p without its braces, palloc'd; *end is behind it. */
 static char *
 read_parameter(const char *p, const char **end)

@@ -157,6 +157,9 @@ extern bool s64_endpoint_finds_people(const Endpoint *endpoint);
  */
 extern char *s64_endpoint_list(bool (*fits) (const Endpoint *endpoint));
 
+/* Is a submission of the endpoint's, sent twice, accepted and billed once? */
+extern bool s64_endpoint_is_known_again(const Endpoint *endpoint);
+
 /* Is name one of path's {parameter}s? */
 extern bool s64_endpoint_has_parameter(const char *path, const char *name);
 

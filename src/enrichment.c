@@ -16,11 +16,13 @@
 #include "sql.h"
 
 #define SELECT_ENRICHMENT \
-	"SELECT id, name, target, owner, server::text, operation, input, output," \
+	"SELECT id, name, target, sixtyfour.enrichment_owner(owner, target), server::text," \
+	" operation, input, output," \
 	" input_attnums, output_attnums," \
 	" coalesce(options, '{}') || CASE WHEN struct IS NULL THEN '{}'" \
 	"  ELSE jsonb_build_object('struct', struct) END," \
-	" condition, if_unchanged, refresh_after IS NOT NULL, payer = 'owner'" \
+	" condition, if_unchanged, refresh_after IS NOT NULL," \
+	" CASE payer WHEN 'owner' THEN owner END" \
 	" FROM sixtyfour.enrichment WHERE "
 
 static SqlStatement select_by_name = {
@@ -121,7 +123,9 @@ read_enrichment(void)
 	e->condition = s64_sql_text(0, 12);
 	e->if_unchanged = DatumGetBool(s64_sql_value(0, 13, &isnull));
 	e->refreshes = DatumGetBool(s64_sql_value(0, 14, &isnull));
-	e->owner_pays = DatumGetBool(s64_sql_value(0, 15, &isnull));
+	e->payer = DatumGetObjectId(s64_sql_value(0, 15, &isnull));
+	if (isnull)
+		e->payer = InvalidOid;
 	if (e->endpoint == NULL)
 		elog(ERROR, "enrichment \"%s\" has an unknown operation", e->name);
 	return e;

@@ -18,7 +18,8 @@ typedef struct Enrichment
 	int			id;
 	char	   *name;
 	Oid			target;
-	Oid			owner;			/* who writes the answers */
+	Oid			owner;			/* who commands it and writes the answers; if the
+								 * owner was dropped, who has the table now */
 	char	   *server;
 	const Endpoint *endpoint;
 	Jsonb	   *input;			/* {"field": "column"} */
@@ -29,7 +30,7 @@ typedef struct Enrichment
 	char	   *condition;		/* or NULL */
 	bool		if_unchanged;
 	bool		refreshes;		/* has refresh_after */
-	bool		owner_pays;
+	Oid			payer;			/* who declared to; InvalidOid: who writes a row */
 } Enrichment;
 
 /* A row that it may ask about */

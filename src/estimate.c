@@ -222,7 +222,7 @@ sixtyfour_estimate(PG_FUNCTION_ARGS)
 	if (PG_ARGISNULL(0))
 		return (Datum) 0;
 	e = s64_enrichment_command(text_to_cstring(PG_GETARG_TEXT_PP(0)));
-	account = s64_account_get(e->server, e->owner_pays ? e->owner : GetUserId());
+	account = s64_account_get(e->server, OidIsValid(e->payer) ? e->payer : GetUserId());
 	estimate = count_rows(e, &account->id, filter);
 	values[0] = Int64GetDatum(estimate.rows);
 	values[1] = Int64GetDatum(estimate.cached);

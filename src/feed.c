@@ -16,6 +16,7 @@
 #include "postgres.h"
 
 #include "access/table.h"
+#include "access/xact.h"
 #include "catalog/partition.h"
 #include "commands/trigger.h"
 #include "miscadmin.h"
@@ -24,6 +25,7 @@
 #include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
+#include "utils/resowner.h"
 
 #include "asked.h"
 #include "compat.h"
@@ -56,6 +58,26 @@ S64_FUNCTION(sixtyfour_run_enrichment);
 
 /* ---- rows into the queue ---- */
 
+/* Leave out rows that are too large to be asked about, and say so. */
+static int
+leave_out_large(const Enrichment *e, Row *rows, int n)
+{
+	int			kept = 0;
+
+	for (int i = 0; i < n; i++)
+	{
+		if (s64_queue_fits(e->endpoint, rows[i].body))
+			rows[kept++] = rows[i];
+	}
+	if (kept < n)
+		ereport(WARNING,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg_plural("enrichment \"%s\" leaves out %d row, whose input is too large to be sent",
+							   "enrichment \"%s\" leaves out %d rows, whose input is too large to be sent",
+							   n - kept, e->name, n - kept)));
+	return kept;
+}
+
 /* Queue these rows; returns how many were not asked about before. */
 static int
 add_rows(const Enrichment *e, Row *rows, int n, int max, int priority)
@@ -63,7 +85,7 @@ add_rows(const Enrichment *e, Row *rows, int n, int max, int priority)
 	JobSpec    *specs;
 	JobKind		kind;
 
-	n = s64_asked_leave_out(e, rows, n);
+	n = leave_out_large(e, rows, s64_asked_leave_out(e, rows, n));
 	n = Min(n, max);
 	specs = palloc(n * sizeof(JobSpec));
 	for (int i = 0; i < n; i++)
@@ -75,7 +97,7 @@ add_rows(const Enrichment *e, Row *rows, int n, int max, int priority)
 	kind.endpoint = e->endpoint;
 	kind.server = e->server;
 	kind.owner = GetUserId();
-	kind.payer = e->owner_pays ? e->owner : GetUserId();
+	kind.payer = OidIsValid(e->payer) ? e->payer : GetUserId();
 	kind.priority = priority;
 	kind.run_at = GetCurrentTimestamp();
 	kind.enrichment = e->id;
@@ -238,24 +260,59 @@ empty_feed(Feed *feed)
 }
 
 /*
+ * prepare_feed() in a subtransaction, as the condition may use what is not there
+ * any more; nothing holds a function that it calls.
+ */
+static char *
+try_to_prepare(Feed *feed, TriggerData *data)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	char	   *volatile problem = NULL;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(feed->context);
+	PG_TRY();
+	{
+		problem = prepare_feed(feed, data);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(feed->context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		CurrentResourceOwner = owner;
+		if (ERRCODE_TO_CATEGORY(error->sqlerrcode) != ERRCODE_TO_CATEGORY(ERRCODE_SYNTAX_ERROR))
+			ReThrowError(error);
+		problem = error->message;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	return problem;
+}
+
+/*
  * The feed of a trigger, or NULL after a warning.  One that was not made to
- * the end, or invalidated meanwhile, is made anew the next time.
+ * the end, or invalidated meanwhile, is made anew the next time; so is one whose
+ * condition uses something that was changed.
  */
 static Feed *
 find_feed(TriggerData *data)
 {
 	Feed	   *feed = enter_feed(data->tg_trigger->tgoid);
-	MemoryContext old;
 	char	   *problem;
 
-	if (feed->valid && feed->plan != NULL)
+	if (feed->valid && feed->plan != NULL && s64_rows_is_current(feed->plan))
 		return feed;
 	empty_feed(feed);
 	feed->relation = RelationGetRelid(data->tg_relation);
 	feed->valid = true;
-	old = MemoryContextSwitchTo(feed->context);
-	problem = prepare_feed(feed, data);
-	MemoryContextSwitchTo(old);
+	problem = try_to_prepare(feed, data);
 	if (problem == NULL)
 		return feed;
 	warn(data, problem);

@@ -19,12 +19,6 @@
 
 #define TRIES 3					/* addresses asked for, while each has expired */
 
-static int
-read_download(void *arg, char *buf, int max)
-{
-	return (int) s64_download_read(arg, buf, max);
-}
-
 /* Ask where the rows are. */
 static Link
 get_link(const Account *account, RowsPlace place, const char *name)
@@ -46,7 +40,7 @@ get_link(const Account *account, RowsPlace place, const char *name)
 static void
 add_records(Download *download, const Rowset *rowset)
 {
-	CsvReader  *reader = s64_csv_open(read_download, download, PG_UTF8);
+	CsvReader  *reader = s64_csv_open(s64_download_read, download, PG_UTF8);
 	char	  **fields;
 
 	while (s64_csv_next(reader, &fields))

@@ -22,6 +22,7 @@
 
 static int	under_way = 0;
 static int	submissions = 0;
+static dlist_head all = DLIST_STATIC_INIT(all);
 static dlist_head unsent = DLIST_STATIC_INIT(unsent);	/* failed to start */
 
 Flight *
@@ -34,6 +35,7 @@ s64_flight_new(int64 call)
 
 	flight->context = context;
 	flight->call = call;
+	dlist_push_tail(&all, &flight->all_node);
 	return flight;
 }
 
@@ -203,6 +205,24 @@ s64_flight_submissions(void)
 }
 
 int
+s64_flight_submissions_of(const Endpoint *endpoint, const AccountId *account)
+{
+	int			n = 0;
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &all)
+	{
+		const Flight *flight = dlist_container(Flight, all_node, iter.cur);
+
+		/* of what is to be sent again the account may not be known yet */
+		n += flight->task == NULL && flight->endpoint == endpoint &&
+			(flight->account == NULL ||
+			 memcmp(&flight->account->id, account, sizeof(AccountId)) == 0);
+	}
+	return n;
+}
+
+int
 s64_flight_limit(void)
 {
 	/* fd.c gives a third to descriptors that are not its own */
@@ -212,5 +232,6 @@ s64_flight_limit(void)
 void
 s64_flight_free(Flight *flight)
 {
+	dlist_delete(&flight->all_node);
 	MemoryContextDelete(flight->context);
 }

@@ -22,12 +22,15 @@
 typedef struct Flight
 {
 	dlist_node	node;			/* the owner's, once it has ended */
+	dlist_node	all_node;		/* in the list of all */
 	MemoryContext context;
 	int64		call;
 	const Endpoint *endpoint;	/* of the call; NULL: that of another version */
 	struct Task *task;			/* of a poll, else NULL */
 	int			items;			/* of the call */
 	int			attempts;		/* of a submission's jobs so far */
+	TimestampTz opened_at;		/* when the call of a submission was opened */
+	int			resends;		/* how often it was to be sent again (resend.h) */
 	bool		awaited;		/* a session sits and waits for its answer */
 	bool		direct;			/* the answer to the submission is the result */
 	Account    *account;		/* in context */
@@ -64,6 +67,13 @@ extern Flight *s64_flight_next(void);
 
 /* How many submissions are under way. */
 extern int	s64_flight_submissions(void);
+
+/*
+ * How many submissions of an endpoint there are for an account, those that have
+ * ended but are not freed included.
+ */
+extern int	s64_flight_submissions_of(const Endpoint *endpoint,
+									  const AccountId *account);
 
 /* How many are under way in all, and how many there may be. */
 extern int	s64_flight_count(void);

@@ -47,14 +47,14 @@ typedef struct Following
 	char	   *said;			/* the last NOTICE */
 } Following;
 
-/* What an error while following must say: under which name it goes on. */
+/* What an error while following must say: under which name it is known. */
 static void
 add_context(void *arg)
 {
 	const Following *following = arg;
 
 	if (following->task_id != NULL)
-		errcontext("Sixtyfour %s, which goes on as \"%s\"",
+		errcontext("Sixtyfour %s, which the service knows as \"%s\"",
 				   following->endpoint->name, following->task_id);
 }
 

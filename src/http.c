@@ -579,6 +579,8 @@ set_connection(HttpTransfer *t, const HttpRequest *request)
 	rc |= curl_easy_setopt(easy, CURLOPT_HTTP_VERSION,
 						   (long) (request->stream ? CURL_HTTP_VERSION_1_1
 								   : CURL_HTTP_VERSION_2TLS));
+	/* whatever comes behind a file is not to be taken for an answer */
+	rc |= curl_easy_setopt(easy, CURLOPT_FORBID_REUSE, request->stream ? 1L : 0L);
 	/* in the clear there is no HTTP/2, but each would wait for the first reply */
 	rc |= curl_easy_setopt(easy, CURLOPT_PIPEWAIT, plain ? 0L : 1L);
 	rc |= curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, 1L);

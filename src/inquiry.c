@@ -274,6 +274,9 @@ check_queued(const Inquiry *inquiry, const JobNews *news)
 {
 	if (news->failure.sqlstate == 0)
 		return;
+	/* refused together with others, and now tried alone */
+	if (news->failure.sqlstate == ERRCODE_INVALID_PARAMETER_VALUE)
+		return;
 	if (news->failure.sqlstate == ERRCODE_CONFIGURATION_LIMIT_EXCEEDED &&
 		news->run_at <= inquiry->deadline)
 		return;

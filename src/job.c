@@ -250,6 +250,14 @@ get_deadline(FunctionCallInfo fcinfo, int arg)
 	return DatumGetTimestampTz(deadline);
 }
 
+/* A context for what each look at a job takes; a wait may look often. */
+static MemoryContext
+wait_context(void)
+{
+	return AllocSetContextCreate(CurrentMemoryContext, "sixtyfour wait",
+								 ALLOCSET_DEFAULT_SIZES);
+}
+
 /* sixtyfour_wait(job bigint, timeout interval) → jsonb: its answer */
 Datum
 sixtyfour_wait(PG_FUNCTION_ARGS)
@@ -257,11 +265,13 @@ sixtyfour_wait(PG_FUNCTION_ARGS)
 	TimestampTz deadline;
 	int64		id;
 	Job			job;
+	MemoryContext old;
 
 	if (PG_ARGISNULL(0))
 		PG_RETURN_NULL();
 	id = PG_GETARG_INT64(0);
 	deadline = get_deadline(fcinfo, 1);
+	old = MemoryContextSwitchTo(wait_context());
 	s64_roster_prepare_wait();
 	for (;;)
 	{
@@ -269,9 +279,11 @@ sixtyfour_wait(PG_FUNCTION_ARGS)
 		if (is_finished(&job, true))
 			break;
 		check_can_wait(&job);
+		MemoryContextReset(CurrentMemoryContext);
 		s64_roster_wait(next_step(deadline));
 	}
 	s64_roster_cancel_wait();
+	MemoryContextSwitchTo(old);
 	if (job.answer == NULL)
 		PG_RETURN_NULL();
 	PG_RETURN_JSONB_P(job.answer);
@@ -279,7 +291,8 @@ sixtyfour_wait(PG_FUNCTION_ARGS)
 
 /*
  * Drop the jobs that are finished, and return how many are left.  There may be
- * many, so unless all is true only the first that is left is looked at anew.
+ * many, so unless all is true only the first that is left is looked at anew.  Resets
+ * the current memory context, in which ids must not be.
  */
 static int
 drop_finished(Datum *ids, int n, bool all)
@@ -290,8 +303,10 @@ drop_finished(Datum *ids, int n, bool all)
 	{
 		if (all || left == 0)
 		{
-			Job			job = get_job(DatumGetInt64(ids[i]));
+			Job			job;
 
+			MemoryContextReset(CurrentMemoryContext);
+			job = get_job(DatumGetInt64(ids[i]));
 			if (is_finished(&job, false))
 				continue;
 			check_can_wait(&job);
@@ -318,7 +333,6 @@ wait_for_jobs(Datum *ids, int n, TimestampTz deadline)
 			ereport(NOTICE, (errmsg("%d of %d jobs are finished", n - left, n)));
 			progress += PROGRESS_GAP;
 		}
-		MemoryContextReset(CurrentMemoryContext);
 	}
 }
 
@@ -341,9 +355,7 @@ sixtyfour_wait_all(PG_FUNCTION_ARGS)
 		if (!nulls[i])
 			ids[n++] = ids[i];
 	}
-	old = MemoryContextSwitchTo(AllocSetContextCreate(CurrentMemoryContext,
-													  "sixtyfour wait",
-													  ALLOCSET_DEFAULT_SIZES));
+	old = MemoryContextSwitchTo(wait_context());
 	s64_roster_prepare_wait();
 	wait_for_jobs(ids, n, get_deadline(fcinfo, 1));
 	s64_roster_cancel_wait();

@@ -78,21 +78,53 @@ sqlstate_text(int sqlstate)
 
 /* ---- taking over ---- */
 
+/* Can the call be sent again, as the service knows its operation's again? */
+#define AGAIN \
+	"(operation = ANY ($4) AND created_at > clock_timestamp() - make_interval(secs => $5)" \
+	" AND " S64_HOME_GOES_ON("$1", "$2") \
+	" AND EXISTS (SELECT FROM sixtyfour.job j WHERE j.call = call.id AND j.state = 'sending'))"
+
+#define TAKE_OVER(condition, lost) \
+	"UPDATE sixtyfour.call SET epoch = $3," \
+	" state = CASE WHEN " lost " THEN 'uncertain' ELSE state END," \
+	" sqlstate = CASE WHEN " lost " THEN '08007' ELSE sqlstate END," \
+	" message = CASE WHEN " lost " THEN" \
+	" 'the worker ended before the service answered' ELSE message END" \
+	" WHERE id IN (SELECT id FROM sixtyfour.call WHERE " condition \
+	" AND home_system = $1 AND home_database = $2 FOR NO KEY UPDATE SKIP LOCKED)"
+
 static SqlStatement take_over_calls = {
-	"UPDATE sixtyfour.call SET epoch = $3,"
-	" state = CASE state WHEN 'sending' THEN 'uncertain' ELSE state END,"
-	" sqlstate = CASE state WHEN 'sending' THEN '08007' ELSE sqlstate END,"
-	" message = CASE state WHEN 'sending' THEN"
-	" 'the worker ended before the service answered' ELSE message END"
-	" WHERE id IN (SELECT id FROM sixtyfour.call WHERE state IN " OPEN_CALL
-	" AND home_system = $1 AND home_database = $2 FOR NO KEY UPDATE SKIP LOCKED)",
+	TAKE_OVER("state IN " OPEN_CALL, "state = 'sending' AND NOT " AGAIN),
+	5, {INT8OID, OIDOID, INT8OID, TEXTARRAYOID, FLOAT8OID}, NULL
+};
+
+/* Those that somebody had locked then */
+static SqlStatement take_over_rest = {
+	TAKE_OVER("state = 'sending' AND epoch <> $3 AND " S64_HOME_HAS_EPOCH("$3", "$1", "$2"),
+			  "state = 'sending'"),
 	3, {INT8OID, OIDOID, INT8OID}, NULL
 };
+
+/* The operations whose submissions the service knows again */
+static Datum
+known_again(void)
+{
+	ArrayBuildState *names = NULL;
+	const Endpoint *endpoint;
+
+	for (int i = 0; (endpoint = s64_endpoint_at(i)) != NULL; i++)
+	{
+		if (s64_endpoint_is_known_again(endpoint))
+			names = accumArrayResult(names, CStringGetTextDatum(endpoint->name), false,
+									 TEXTOID, CurrentMemoryContext);
+	}
+	return makeArrayResult(names, CurrentMemoryContext);
+}
 
 int64
 s64_ledger_take_over(void)
 {
-	Datum		values[3];
+	Datum		values[5];
 	int64		epoch = s64_home_take_over();
 	bool		delivering;
 
@@ -100,11 +132,51 @@ s64_ledger_take_over(void)
 	values[0] = home_system();
 	values[1] = home_database();
 	values[2] = Int64GetDatum(epoch);
+	values[3] = known_again();
+	values[4] = Float8GetDatum(S64_RESEND_WINDOW / 1e6);
 	s64_sql_run(&take_over_calls, values, NULL);
 	s64_sql_end();
 	stragglers = true;
 	s64_ledger_carry_stragglers(&delivering);
 	return epoch;
+}
+
+static SqlStatement select_unanswered = {
+	"SELECT c.id, c.uuid, c.operation, c.server::text, c.payer, j.body, c.expected_cents, c.created_at"
+	" FROM sixtyfour.call c JOIN LATERAL"
+	"  (SELECT body FROM sixtyfour.job WHERE job.call = c.id LIMIT 1) j ON true"
+	" WHERE c.state = 'sending' AND c.epoch = $1 AND c.home_system = $2 AND c.home_database = $3",
+	3, {INT8OID, INT8OID, OIDOID}, NULL
+};
+
+int
+s64_ledger_unanswered(int64 epoch, LedgerUnanswered **calls)
+{
+	MemoryContext context = CurrentMemoryContext;
+	Datum		values[3] = {Int64GetDatum(epoch), home_system(), home_database()};
+	uint64		rows;
+	bool		isnull;
+
+	s64_sql_begin();
+	rows = s64_sql_run(&select_unanswered, values, NULL);
+	context = MemoryContextSwitchTo(context);
+	*calls = palloc0((rows + 1) * sizeof(LedgerUnanswered));
+	for (uint64 i = 0; i < rows; i++)
+	{
+		LedgerUnanswered *call = &(*calls)[i];
+
+		call->call = s64_sql_int8(i, 1);
+		call->uuid = *DatumGetUUIDP(s64_sql_value(i, 2, &isnull));
+		call->endpoint = s64_endpoint_find(s64_sql_text(i, 3));
+		call->server = s64_sql_text(i, 4);
+		call->payer = DatumGetObjectId(s64_sql_value(i, 5, &isnull));
+		call->body = (Jsonb *) PG_DETOAST_DATUM_COPY(s64_sql_value(i, 6, &isnull));
+		call->expected_cents = DatumGetInt32(s64_sql_value(i, 7, &isnull));
+		call->created_at = DatumGetTimestampTz(s64_sql_value(i, 8, &isnull));
+	}
+	MemoryContextSwitchTo(context);
+	s64_sql_end();
+	return (int) rows;
 }
 
 #define TASK_COLUMNS \
@@ -118,11 +190,12 @@ static SqlStatement select_tasks = {
 	3, {INT8OID, INT8OID, OIDOID}, NULL
 };
 
-/* "epoch <> $1" finds calls that a person gave a task id. */
+/* "epoch <> $1" finds calls of a copy that was resumed; not those of a later worker. */
 static SqlStatement adopt_tasks = {
 	"UPDATE sixtyfour.call SET epoch = $1"
 	" WHERE state = 'accepted' AND epoch <> $1"
-	" AND home_system = $2 AND home_database = $3 RETURNING " TASK_COLUMNS,
+	" AND home_system = $2 AND home_database = $3"
+	" AND " S64_HOME_HAS_EPOCH("$1", "$2", "$3") " RETURNING " TASK_COLUMNS,
 	3, {INT8OID, INT8OID, OIDOID}, NULL
 };
 
@@ -187,9 +260,11 @@ s64_ledger_adopt(int64 epoch, LedgerTask **tasks, int *ntasks)
 {
 	MemoryContext context = CurrentMemoryContext;
 	Datum		values[3] = {Int64GetDatum(epoch), home_system(), home_database()};
+	Datum		rest[3] = {home_system(), home_database(), Int64GetDatum(epoch)};
 	uint64		rows;
 
 	s64_sql_begin();
+	stragglers |= s64_sql_run(&take_over_rest, rest, NULL) > 0;
 	rows = s64_sql_run(&adopt_tasks, values, NULL);
 	*tasks = read_tasks(rows, context);
 	s64_sql_end();

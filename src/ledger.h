@@ -9,7 +9,7 @@
  *				sending -> done (endpoints that answer at once)
  *				sending -> rejected | uncertain
  *				uncertain, expired -> accepted | rejected | abandoned (uncertain.h)
- *				failed -> done (retry.c)
+ *				failed -> done (retry.c), expired (uncertain.h)
  *
  * A call changes its state in exactly one function per transition, guarded by
  * its old state and the worker's epoch; false means that it was no longer so,
@@ -57,15 +57,41 @@ typedef struct LedgerTask
 } LedgerTask;
 
 /*
+ * For how long after it was opened a call may be sent again that the service
+ * knows again (resend.h), µs.
+ */
+#define S64_RESEND_WINDOW INT64CONST(600000000)
+
+/* A call that an earlier worker was sending, and that may be sent again */
+typedef struct LedgerUnanswered
+{
+	int64		call;
+	pg_uuid_t	uuid;
+	const Endpoint *endpoint;
+	char	   *server;
+	Oid			payer;
+	Jsonb	   *body;			/* of its only job */
+	int			expected_cents;
+	TimestampTz created_at;
+} LedgerUnanswered;
+
+/*
  * Become the worker of this database: take the next epoch, call uncertain what
- * an earlier worker was sending, and take over what is accepted.
+ * an earlier worker was sending, unless it may be sent again, and take over what
+ * is accepted.
  */
 extern int64 s64_ledger_take_over(void);
+
+/* What that has left to be sent again; returns their number. */
+extern int	s64_ledger_unanswered(int64 epoch, LedgerUnanswered **calls);
 
 /* The accepted calls of this epoch; returns their number. */
 extern int	s64_ledger_tasks(int64 epoch, LedgerTask **tasks);
 
-/* One accepted call of this epoch, as after resolve; false if it is not. */
+/*
+ * Take over what was locked when the worker began, or was brought home by
+ * sixtyfour_resume() since; false if no task is to be followed.
+ */
 extern bool s64_ledger_adopt(int64 epoch, LedgerTask **tasks, int *ntasks);
 
 /* sending -> accepted */

@@ -99,8 +99,11 @@ make_operation(FmgrInfo *flinfo)
 	if (operation->endpoint == NULL || operation->nargs > S64_OPERATION_MAX_ARGS ||
 		(names == NULL && operation->nargs > 0))
 		elog(ERROR, "function %s is no operation of the service", name);
-	memcpy(operation->types, types, operation->nargs * sizeof(Oid));
-	memcpy(operation->names, names, operation->nargs * sizeof(char *));
+	for (int i = 0; i < operation->nargs; i++)
+	{
+		operation->types[i] = types[i];
+		operation->names[i] = names[i];
+	}
 	ReleaseSysCache(tuple);
 	MemoryContextSwitchTo(old);
 	return operation;

@@ -17,7 +17,7 @@
 #include "encoding.h"
 #include "outcome.h"
 
-#define RAW_MAX			8192	/* bytes of an unreadable answer shown */
+#define RAW_MAX			(128 * 1024 * 1024) /* bytes of an unreadable answer kept */
 #define SAID_MAX		1024	/* bytes of an error message shown */
 #define KEY_MIN			8		/* bytes of a key that is blotted out */
 #define DEFAULT_RETRY	60		/* s; the service's advice after a 429 */

@@ -49,7 +49,8 @@ typedef struct Outcome
 	Jsonb	   *answer;			/* of OUTCOME_ANSWER; NULL when it had no body */
 	int64		cents;			/* that the answer says it cost; -1 if silent */
 	char	   *said;			/* the service's or libcurl's words, or NULL */
-	char	   *raw;			/* an unreadable body for people, or NULL */
+	char	   *raw;			/* all that came of an unreadable body, as
+								 * text for people; or NULL */
 	int64		retry_after;	/* µs, of OUTCOME_RATE_LIMITED */
 	int64		remaining;		/* requests left this minute; -1 if silent */
 	int64		elapsed;		/* µs */

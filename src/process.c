@@ -38,6 +38,7 @@ static const char *const overrides[][2] = {
 	{"default_transaction_deferrable", "off"},
 	{"statement_timeout", "0"},
 	{"lock_timeout", "0"},
+	{"transaction_timeout", "0"},	/* where there is one */
 	{"idle_in_transaction_session_timeout", "0"},
 	{"jit", "off"},				/* it takes longer than what it would make faster */
 };
@@ -47,8 +48,11 @@ connect_to(Oid database)
 {
 	BackgroundWorkerInitializeConnectionByOid(database, InvalidOid, 0);
 	for (int i = 0; i < (int) lengthof(overrides); i++)
-		SetConfigOption(overrides[i][0], overrides[i][1], PGC_SUSET,
-						PGC_S_OVERRIDE);
+	{
+		if (GetConfigOption(overrides[i][0], true, false) != NULL)
+			SetConfigOption(overrides[i][0], overrides[i][1], PGC_SUSET,
+							PGC_S_OVERRIDE);
+	}
 }
 
 /* Is the extension installed here?  Tells the roster. */

@@ -78,17 +78,27 @@ fingerprint_array(const JobKind *kind, const JobSpec *specs, int n)
  * What is to travel must fit into a request: of up to 100 in bulk, and below
  * 1 GB when the service's JSON has escaped every character.
  */
+static Size
+max_size(const Endpoint *endpoint)
+{
+	return endpoint->bulk_path ? BULK_BODY_MAX : BODY_MAX;
+}
+
+bool
+s64_queue_fits(const Endpoint *endpoint, const Jsonb *body)
+{
+	return VARSIZE(body) <= max_size(endpoint);
+}
+
 static void
 check_size(const JobKind *kind, const JobSpec *spec)
 {
-	Size		max = kind->endpoint->bulk_path ? BULK_BODY_MAX : BODY_MAX;
-
-	if (VARSIZE(spec->body) > max)
+	if (!s64_queue_fits(kind->endpoint, spec->body))
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("the request of a job is too large"),
 				 errdetail("It has %u bytes, and may have %zu.",
-						   (unsigned) VARSIZE(spec->body), max)));
+						   (unsigned) VARSIZE(spec->body), max_size(kind->endpoint))));
 }
 
 /* Once per session: who queues without a worker should know. */

@@ -43,9 +43,12 @@ typedef struct JobSpec
 	Jsonb	   *row_input;		/* of an enrichment, else NULL */
 } JobSpec;
 
+/* Is a body small enough to be queued? */
+extern bool s64_queue_fits(const Endpoint *endpoint, const Jsonb *body);
+
 /*
  * Add n jobs in one statement.  Writes their ids, in order, to ids (n of
- * them) unless it is NULL.
+ * them) unless it is NULL.  Raises 54000 if a body does not fit.
  */
 extern void s64_queue_add(const JobKind *kind, const JobSpec *specs, int n,
 						  int64 *ids);

@@ -7,11 +7,14 @@
  */
 #include "postgres.h"
 
+#include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
 #include "guc.h"
 #include "report.h"
+
+#define RAW_SHOWN		8192	/* bytes of an unreadable answer in a DETAIL */
 
 #define MAYBE_BILLED \
 	"The request may have been accepted and billed; look at the account before asking again."
@@ -75,6 +78,17 @@ static const struct
 	"%s: could not make the request", NULL, NULL},
 };
 
+/* The beginning of an unreadable answer */
+static char *
+begin_of(const char *raw)
+{
+	size_t		len = strlen(raw);
+	size_t		shown = len > RAW_SHOWN ? (size_t) pg_mbcliplen(raw, len, RAW_SHOWN) : len;
+
+	return len == shown ? pstrdup(raw)
+		: psprintf("%.*s ... (%zu bytes in all)", (int) shown, raw, len);
+}
+
 /* "The service said: … (HTTP 500)." or the like; NULL if nothing is known */
 static char *
 describe(const Outcome *outcome)
@@ -85,9 +99,9 @@ describe(const Outcome *outcome)
 	if (outcome->kind == OUTCOME_UNREADABLE)
 		appendStringInfo(&buf, "%s The answer (HTTP %d) was%s%s",
 						 outcome->said, outcome->status,
-						 *outcome->raw ? ": " : " empty.", outcome->raw);
+						 *outcome->raw ? ": " : " empty.", begin_of(outcome->raw));
 	else if (outcome->kind == OUTCOME_TOO_LARGE)
-		appendStringInfo(&buf, "It began with: %s", outcome->raw);
+		appendStringInfo(&buf, "It began with: %s", begin_of(outcome->raw));
 	else if (outcome->status != 0 && outcome->said != NULL)
 		appendStringInfo(&buf, "HTTP status %d: %s", outcome->status, outcome->said);
 	else if (outcome->status != 0)

@@ -424,7 +424,7 @@ s64_request_make_submission(const Account *account, const Endpoint *endpoint,
 		body = add_text(body, endpoint->own_id, uuid_text(uuid));
 	if (s64_endpoint_is_idempotent(endpoint->method, path))
 		request->idempotency_key = uuid_text(uuid);
-	request->known_again = request->idempotency_key != NULL || endpoint->own_id != NULL;
+	request->known_again = s64_endpoint_is_known_again(endpoint);
 	place_arguments(request, account, endpoint, path, body);
 	return request;
 }

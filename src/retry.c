@@ -4,7 +4,9 @@
  *		Tries again what failed: reads again the answer that came, or asks again.
  *
  * An answer that could not be read was paid for, and is kept as text.  Another
- * version of the library, or another setting, may be able to read it.
+ * version of the library, or another setting, may be able to read it.  If what
+ * is kept is no answer at all (a proxy's page, or the beginning of a long one),
+ * the service is asked for it again, which is free where it is that of a task.
  *
  *-------------------------------------------------------------------------
  */
@@ -25,6 +27,7 @@
 #include "ledger.h"
 #include "sql.h"
 #include "task.h"
+#include "uncertain.h"
 
 S64_FUNCTION(sixtyfour_retry);
 
@@ -39,6 +42,7 @@ typedef struct Kept
 	int64		result;			/* stored already; 0: none */
 	char	   *raw;			/* NULL: none */
 	int			cents;			/* of the call; -1: not known */
+	bool		unreadable;		/* raw is not even JSON */
 } Kept;
 
 /* Locks the job, so that it is retried once. */
@@ -46,7 +50,7 @@ static SqlStatement select_kept = {
 	"SELECT j.owner::oid, coalesce(j.call, 0), coalesce(j.item, 0)::int, coalesce(c.items, 1), j.operation,"
 	" c.task_id IS NOT NULL, r.id,"
 	" CASE WHEN c.message IS DISTINCT FROM $2 THEN c.raw END, coalesce(c.cents, -1),"
-	" j.state = 'failed' AND j.sqlstate = '08P01' AND c.state IN ('failed', 'done')"
+	" j.state = 'failed' AND j.sqlstate IN ('08P01', '54000') AND c.state IN ('failed', 'done')"
 	" FROM sixtyfour.job j LEFT JOIN sixtyfour.call c ON c.id = j.call"
 	" LEFT JOIN sixtyfour.result r ON r.call = j.call AND r.item = j.item"
 	" WHERE j.id = $1 FOR NO KEY UPDATE OF j",
@@ -73,6 +77,15 @@ static SqlStatement mend_job = {
 	" delivery = CASE WHEN coalesce(enrichment, into_table::oid::bigint) IS NULL THEN 'none' ELSE 'pending' END"
 	" WHERE id = $1 AND state = 'failed'",
 	2, {INT8OID, INT8OID}, NULL
+};
+
+/* The job's call is open again: here, or by the retry of another of its jobs. */
+static SqlStatement follow_call = {
+	"UPDATE sixtyfour.job SET finished_at = NULL, sqlstate = '08007', message = c.message, detail = NULL, hint = NULL,"
+	" state = CASE c.state WHEN 'accepted' THEN 'running' ELSE 'uncertain' END"
+	" FROM sixtyfour.call c WHERE job.id = $1 AND job.state = 'failed' AND job.sqlstate IN ('08P01', '54000')"
+	" AND c.id = job.call AND c.state IN ('accepted', 'expired')",
+	1, {INT8OID}, NULL
 };
 
 static SqlStatement queue_job = {
@@ -182,6 +195,7 @@ read_answer(Kept *kept, char **why)
 {
 	Jsonb	   *answer = read_json(kept->raw, why);
 
+	kept->unreadable = answer == NULL;
 	if (answer != NULL && kept->polled)
 	{
 		TaskStatus	task = s64_task_read(s64_endpoint_follow(kept->endpoint), answer);
@@ -225,23 +239,16 @@ store_answer(const Kept *kept, Jsonb *answer)
 
 /* Give the job the answer that was paid for; false if it cannot be read. */
 static bool
-use_kept(int64 job, Kept *kept)
+use_kept(int64 job, Kept *kept, char **why)
 {
 	Datum		values[2] = {Int64GetDatum(job), 0};
-	char	   *why = NULL;
 
 	if (kept->result == 0)
 	{
-		Jsonb	   *answer = read_answer(kept, &why);
+		Jsonb	   *answer = read_answer(kept, why);
 
 		if (answer == NULL)
-		{
-			ereport(NOTICE,
-					(errmsg("job " INT64_FORMAT " is asked again, which may cost again", job),
-					 errdetail("The answer kept with call " INT64_FORMAT " still cannot be read: %s",
-							   kept->call, why)));
 			return false;
-		}
 		kept->result = store_answer(kept, answer);
 	}
 	values[1] = Int64GetDatum(kept->result);
@@ -257,17 +264,49 @@ use_kept(int64 job, Kept *kept)
 	return true;
 }
 
+/*
+ * Have the service asked again about the task of a call whose answer could not
+ * be read; false if that is not what is to be done.
+ */
+static bool
+ask_about_task(int64 job, const Kept *kept, const char *why)
+{
+	Datum		value = Int64GetDatum(job);
+	bool		follows;
+
+	if (kept->polled && kept->unreadable)
+		(void) s64_uncertain_reopen(kept->call);
+	s64_sql_begin();
+	follows = s64_sql_run(&follow_call, &value, NULL) > 0;
+	s64_sql_end();
+	if (!follows)
+		return false;
+	s64_errand_wake(PROCESS_WORKER);
+	ereport(NOTICE,
+			(errmsg("the service is asked again for the answer to job " INT64_FORMAT ", which costs nothing", job),
+			 why ? errdetail("What is kept with call " INT64_FORMAT " cannot be read: %s", kept->call, why) : 0));
+	return true;
+}
+
 /* sixtyfour_retry(job bigint) → boolean: was it failed or cancelled? */
 Datum
 sixtyfour_retry(PG_FUNCTION_ARGS)
 {
 	Datum		job = PG_GETARG_DATUM(0);
 	Kept		kept = {0};
+	char	   *why = NULL;
 	bool		queued;
 
 	if (find_kept(DatumGetInt64(job), &kept) &&
-		use_kept(DatumGetInt64(job), &kept))
+		use_kept(DatumGetInt64(job), &kept, &why))
 		PG_RETURN_BOOL(true);
+	if (ask_about_task(DatumGetInt64(job), &kept, why))
+		PG_RETURN_BOOL(true);
+	if (why != NULL)
+		ereport(NOTICE,
+				(errmsg("job " INT64_FORMAT " is asked again, which may cost again", DatumGetInt64(job)),
+				 errdetail("The answer kept with call " INT64_FORMAT " still cannot be read: %s",
+						   kept.call, why)));
 	s64_sql_begin();
 	queued = s64_sql_run(&queue_job, &job, NULL) > 0;
 	s64_sql_end();

@@ -294,6 +294,12 @@ s64_rows_discard(RowPlan plan)
 		SPI_freeplan(plan);
 }
 
+bool
+s64_rows_is_current(RowPlan plan)
+{
+	return SPI_plan_is_valid(plan);
+}
+
 void
 s64_rows_open(RowScan *scan, RowPlan plan, Jsonb *rest)
 {

@@ -60,6 +60,9 @@ extern void s64_rows_begin(TriggerData *trigger);
 extern RowPlan s64_rows_prepare(const char *query, bool keep);
 extern void s64_rows_discard(RowPlan plan);
 
+/* Is nothing that the plan was made with changed since?  Else opening it may fail. */
+extern bool s64_rows_is_current(RowPlan plan);
+
 /*
  * The same for all rows of the target that pass a filter, in an SQL text of the
  * current user's (NULL: none).  Raises why that is impossible.

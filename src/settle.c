@@ -29,6 +29,7 @@
 #include "meter.h"
 #include "price.h"
 #include "report.h"
+#include "resend.h"
 #include "schedule.h"
 #include "settle.h"
 #include "sql.h"
@@ -39,7 +40,7 @@
 #define MAX_ODDITIES	5		/* polls in a row that make no sense */
 #define RECORD_RETRY	INT64CONST(1000000) /* µs */
 #define ACCOUNT_PAUSE	INT64CONST(60000000)	/* µs */
-#define RAW_MAX			65536	/* bytes of an answer that is kept as text */
+#define RAW_MAX			(128 * 1024 * 1024) /* bytes of an answer kept as text */
 
 static dlist_head ended = DLIST_STATIC_INIT(ended);
 static dlist_head recorded = DLIST_STATIC_INIT(recorded);	/* and committed */
@@ -161,6 +162,9 @@ record_rejection(Flight *flight, int64 epoch)
 	switch (outcome->kind)
 	{
 		case OUTCOME_BAD_REQUEST:
+			/* it may be for one of them: each is tried alone (claim.h) */
+			retry_at = flight->items > 1 ? now : DT_NOBEGIN;
+			break;
 		case OUTCOME_FORBIDDEN:
 		case OUTCOME_NOT_FOUND:
 			retry_at = DT_NOBEGIN;	/* it would be refused again */
@@ -404,7 +408,7 @@ record_candidate(Flight *flight, int64 epoch)
 
 /*
  * What was paid for but cannot be stored: say so, with a text that can.
- * Characters that are not ASCII may be the trouble.
+ * Characters that are not ASCII may be the trouble, so they are written as \xNN.
  */
 static void
 record_poisoned(Flight *flight, int64 epoch)
@@ -415,7 +419,12 @@ record_poisoned(Flight *flight, int64 epoch)
 
 	initStringInfo(&raw);
 	for (const char *p = text ? text : ""; *p && raw.len < RAW_MAX; p++)
-		appendStringInfoChar(&raw, *p >= ' ' && *p <= '~' ? *p : '?');
+	{
+		if ((*p >= ' ' && *p <= '~') || *p == '\n' || *p == '\t')
+			appendStringInfoChar(&raw, *p);
+		else
+			appendStringInfo(&raw, "\\x%02x", (unsigned char) *p);
+	}
 	/* a task may have been made of a submission, whose end nobody would follow */
 	if (flight->task == NULL && !unbilled && !flight->direct)
 	{
@@ -675,7 +684,7 @@ s64_settle_ended(int64 epoch, TimestampTz *retry_at, bool *changed,
 	int			n = 0;
 	dlist_iter	iter;
 
-	while ((flight = s64_flight_next()) != NULL)
+	while ((flight = s64_resend_next()) != NULL)
 	{
 		dlist_push_tail(&ended, &flight->node);
 		S64_FAULT(flight->task == NULL ? "reply-read" : "poll-read");

@@ -25,6 +25,7 @@
 #include "queue.h"
 #include "sql.h"
 #include "submit.h"
+#include "tasks.h"
 
 #define READ_MAX		500		/* jobs of a lane looked at in one pass */
 #define PASS_MAX		2000	/* jobs looked at in one pass */
@@ -262,7 +263,7 @@ get_group(Pass *pass, Payer *payer, const ClaimJob *job)
 	Batch	   *group;
 	ListCell   *lc;
 
-	if (job->endpoint->bulk_path != NULL)
+	if (job->endpoint->bulk_path != NULL && !job->alone)
 	{
 		manner = s64_request_manner(job->endpoint, job->body);
 		hash = hash_bytes_extended((const unsigned char *) manner, VARSIZE(manner), 0);
@@ -426,6 +427,37 @@ available(Pass *pass, Payer *payer, int room)
 }
 
 /*
+ * How many more calls of the group's operation may be made, where only so many
+ * of an account's may run at a time?
+ */
+static int
+vacancies(Pass *pass, const Batch *group)
+{
+	const Endpoint *endpoint = group->endpoint;
+	const AccountId *account = &group->payer->account->id;
+	int			taken;
+
+	if (endpoint->at_once == 0)
+		return PASS_MAX;
+	taken = s64_tasks_count_of(endpoint->name, account) +
+		s64_flight_submissions_of(endpoint, account);
+	for (int i = 0; i < pass->nplans; i++)
+		taken += pass->plans[i].call.jobs[0]->endpoint == endpoint &&
+			memcmp(&pass->plans[i].call.account, account, sizeof(AccountId)) == 0;
+	return Max(endpoint->at_once - taken, 0);
+}
+
+/* What is left of a group waits for a vacancy, and holds up nothing behind it. */
+static void
+pass_over(Batch *group, int done)
+{
+	for (int i = done; i < group->had; i++)
+		group->jobs[i]->held = true;
+	for (int i = group->next; i < group->njobs; i++)
+		group->jobs[i]->held = true;
+}
+
+/*
  * Lock jobs of a group until so many are had, or none is left.  Those are the
  * first had ones of its array; next is the first that was not tried.
  */
@@ -458,6 +490,11 @@ plan_calls(Pass *pass, Batch *group, int room)
 
 		if (left == 0)
 			return;
+		if (vacancies(pass, group) == 0)
+		{
+			pass_over(group, done);
+			return;
+		}
 		if (calls == 0)
 		{
 			come_again(pass, GetCurrentTimestamp());
@@ -466,7 +503,7 @@ plan_calls(Pass *pass, Batch *group, int room)
 		calls = available(pass, group->payer, calls);
 		if (calls == 0)
 			return;
-		if (group->endpoint->bulk_path != NULL && left >= BULK_MIN && !one_by_one)
+		if (group->manner != NULL && left >= BULK_MIN && !one_by_one)
 		{
 			n = Min(left, BULK_MAX);
 			if (lingers(pass, group->jobs[done < group->had ? done : group->next], n))
@@ -525,6 +562,7 @@ add_submission(Pass *pass, Intent *plan)
 	pass->nsuspects = 0;
 	flight->items = call->njobs;
 	flight->attempts = first->attempts;
+	flight->opened_at = plan->reserved_at;
 	flight->awaited = first->lane->priority <= S64_ASKED_PRIORITY;
 	flight->direct = first->endpoint->follow == NULL;
 	flight->reserved = plan->reserved;

@@ -247,6 +247,22 @@ s64_tasks_free(Task *task)
 }
 
 int
+s64_tasks_count_of(const char *operation, const pg_uuid_t *account)
+{
+	HASH_SEQ_STATUS status;
+	CallTask   *entry;
+	int			n = 0;
+
+	if (by_call == NULL)
+		return 0;
+	hash_seq_init(&status, by_call);
+	while ((entry = hash_seq_search(&status)) != NULL)
+		n += strcmp(entry->task->operation, operation) == 0 &&
+			memcmp(&entry->task->account, account, sizeof(pg_uuid_t)) == 0;
+	return n;
+}
+
+int
 s64_tasks_count(void)
 {
 	return ntasks;

@@ -71,6 +71,9 @@ extern void s64_tasks_hurry(int64 call, TimestampTz now);
 /* A task that was taken has ended. */
 extern void s64_tasks_free(Task *task);
 
+/* How many of an operation there are for an account. */
+extern int	s64_tasks_count_of(const char *operation, const pg_uuid_t *account);
+
 /* How many there are, those that were taken included. */
 extern int	s64_tasks_count(void);
 

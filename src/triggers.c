@@ -38,11 +38,25 @@ qualified_name(Oid relid)
 									  get_rel_name(relid));
 }
 
+/*
+ * A name that no trigger of the table has: those of enrichments whose names
+ * begin alike may be the same once they are cut.
+ */
+static char *
+choose_name(Oid relid, const char *enrichment, const char *event)
+{
+	char	   *name = makeObjectName("sixtyfour", enrichment, event);
+
+	for (int i = 2; OidIsValid(get_trigger_oid(relid, name, true)); i++)
+		name = makeObjectName("sixtyfour", enrichment, psprintf("%s_%d", event, i));
+	return name;
+}
+
 static void
 create_trigger(Oid schema, Oid relid, const char *enrichment,
 			   const char *event, const char *tables)
 {
-	char	   *name = makeObjectName("sixtyfour", enrichment, event);
+	char	   *name = choose_name(relid, enrichment, event);
 
 	execute(psprintf("CREATE TRIGGER %s AFTER %s ON %s REFERENCING %s"
 					 " FOR EACH STATEMENT EXECUTE FUNCTION %s." TRIGGER_FUNCTION "(%s)",

@@ -193,13 +193,45 @@ s64_uncertain_announce(const pg_uuid_t *uuid, const char *task_id)
 	return name_candidate(&look_at_uuid, values);
 }
 
-/* Those of another epoch are asked about anew: its worker is gone. */
+/* Of a call that was closed, only the worker opens the items again (see below). */
+static SqlStatement reopen_call = {
+	"WITH changed AS (UPDATE sixtyfour.call SET state = 'expired', sqlstate = '08007', detail = NULL, hint = NULL,"
+	" message = 'the answer could not be read, and the service is asked for it again'"
+	" WHERE id = $1 AND state = 'failed' AND home_system = $2 AND home_database = $3 RETURNING id, task_id)"
+	" INSERT INTO sixtyfour.candidate (call, task_id) SELECT id, task_id FROM changed",
+	3, {INT8OID, INT8OID, OIDOID}, NULL
+};
+
+bool
+s64_uncertain_reopen(int64 call)
+{
+	Datum		values[3] = {Int64GetDatum(call), home_system(), home_database()};
+	bool		changed;
+
+	s64_sql_begin();
+	changed = s64_sql_run(&reopen_call, values, NULL) > 0;
+	s64_sql_end();
+	return changed;
+}
+
+/*
+ * Those of another epoch are asked about anew: its worker is gone.  A call that
+ * a session has opened again (it has an end still) holds its questions again,
+ * but those that somebody has asked meanwhile.
+ */
 static SqlStatement fetch_candidates = {
 	"WITH fetched AS (UPDATE sixtyfour.candidate k SET epoch = $1 FROM sixtyfour.call c"
 	" WHERE c.id = k.call AND k.epoch <> $1 AND c." UNCERTAIN
-	" AND c.home_system = $2 AND c.home_database = $3"
-	" RETURNING c.id, c.operation, k.task_id, c.server::text, c.payer, c.items, c.expected_cents, c.created_at, c.account)"
-	" SELECT * FROM fetched",
+	" AND c.home_system = $2 AND c.home_database = $3 AND " S64_HOME_HAS_EPOCH("$1", "$2", "$3")
+	" RETURNING c.id, c.operation, k.task_id, c.server::text, c.payer, c.items, c.expected_cents, c.created_at, c.account),"
+	" reopened AS (UPDATE sixtyfour.call SET finished_at = NULL WHERE id IN"
+	"  (SELECT id FROM sixtyfour.call WHERE id IN (SELECT id FROM fetched) AND " UNCERTAIN
+	"   AND finished_at IS NOT NULL FOR NO KEY UPDATE SKIP LOCKED) RETURNING id),"
+	" items AS (UPDATE sixtyfour.call_item i SET open = true FROM reopened r WHERE i.call = r.id"
+	"  AND NOT EXISTS (SELECT FROM sixtyfour.call_item o WHERE o.account = i.account"
+	"   AND o.fingerprint = i.fingerprint AND o.open))"
+	" SELECT f.*, r.id IS NOT NULL AND row_number() OVER (PARTITION BY f.id) = 1"
+	" FROM fetched f LEFT JOIN reopened r ON r.id = f.id",
 	3, {INT8OID, INT8OID, OIDOID}, NULL
 };
 
@@ -224,6 +256,7 @@ read_candidate(Candidate *candidate, uint64 row)
 	candidate->expected_cents = DatumGetInt32(s64_sql_value(row, 7, &isnull));
 	candidate->created_at = DatumGetTimestampTz(s64_sql_value(row, 8, &isnull));
 	candidate->account = *DatumGetUUIDP(s64_sql_value(row, 9, &isnull));
+	candidate->reopened = DatumGetBool(s64_sql_value(row, 10, &isnull));
 }
 
 int

@@ -6,6 +6,7 @@
  *		uncertain, expired -> accepted		its task was found (worker)
  *		uncertain, expired -> rejected		to be submitted again
  *		uncertain, expired -> abandoned		a person gave it up
+ *		failed -> expired					what its task said could not be read
  *
  * A task that is said to be a call's, by a person or a webhook, is a candidate.
  * It is kept in a table of its own, to which sessions only add: so no session
@@ -53,6 +54,12 @@ extern Naming s64_uncertain_name(int64 call, const char *task_id);
  */
 extern Naming s64_uncertain_announce(const pg_uuid_t *uuid, const char *task_id);
 
+/*
+ * The answer to a failed call's task could not be read: expired, with that task
+ * as candidate.  False: it is not a failed call of this home.
+ */
+extern bool s64_uncertain_reopen(int64 call);
+
 /* May the role decide about the call?  See the comment on sixtyfour_resolve(). */
 extern bool s64_uncertain_may_decide(int64 call, Oid role);
 
@@ -70,6 +77,7 @@ typedef struct Candidate
 	int			expected_cents;
 	TimestampTz created_at;		/* of the call */
 	pg_uuid_t	account;
+	bool		reopened;		/* its call was failed until now */
 } Candidate;
 
 /*

@@ -331,14 +331,32 @@ update_target(const Update *u)
 	run(u, buf.data, UPDATE_DONE, get_values);
 }
 
-/* Append the names of the child table's columns that are written. */
+/* Append the names of the child table's columns that are written, each after a prefix. */
 static void
-append_leads_columns(StringInfo buf, const OutputLeads *leads)
+append_leads_columns(StringInfo buf, const OutputLeads *leads, const char *prefix)
 {
 	for (int i = 0; i < leads->nkeys; i++)
-		appendStringInfo(buf, "%s%s", i > 0 ? ", " : "", quote_identifier(leads->keys[i].actual));
+		appendStringInfo(buf, "%s%s%s", i > 0 ? ", " : "", prefix,
+						 quote_identifier(leads->keys[i].actual));
 	for (int i = 0; i < leads->ncolumns; i++)
-		appendStringInfo(buf, ", %s", quote_identifier(leads->columns[i].column.actual));
+		appendStringInfo(buf, ", %s%s", prefix,
+						 quote_identifier(leads->columns[i].column.actual));
+}
+
+/* Append a row of the child table, from t and v, as s. */
+static void
+append_lead(StringInfo buf, const OutputLeads *leads)
+{
+	appendStringInfoString(buf, " CROSS JOIN LATERAL (SELECT ");
+	for (int i = 0; i < leads->nkeys; i++)
+		appendStringInfo(buf, "%st.%s::%s AS %s", i > 0 ? ", " : "",
+						 quote_identifier(leads->from[i].actual),
+						 format_type_extended(leads->keys[i].type, -1, FORMAT_TYPE_FORCE_QUALIFY),
+						 quote_identifier(leads->keys[i].actual));
+	for (int i = 0; i < leads->ncolumns; i++)
+		appendStringInfo(buf, ", v.%s AS %s", quote_identifier(leads->columns[i].column.name),
+						 quote_identifier(leads->columns[i].column.actual));
+	appendStringInfoString(buf, ") AS s");
 }
 
 /*
@@ -354,17 +372,9 @@ insert_leads(const Update *u)
 
 	initStringInfo(&buf);
 	appendStringInfo(&buf, "INSERT INTO %s (", table);
-	append_leads_columns(&buf, leads);
+	append_leads_columns(&buf, leads, "");
 	appendStringInfoString(&buf, ") SELECT ");
-	append_leads_columns(&buf, leads);
-	appendStringInfoString(&buf, " FROM (SELECT u.place, p.nr");
-	for (int i = 0; i < leads->nkeys; i++)
-		appendStringInfo(&buf, ", t.%s::%s AS %s", quote_identifier(leads->from[i].actual),
-						 format_type_extended(leads->keys[i].type, -1, FORMAT_TYPE_FORCE_QUALIFY),
-						 quote_identifier(leads->keys[i].actual));
-	for (int i = 0; i < leads->ncolumns; i++)
-		appendStringInfo(&buf, ", v.%s AS %s", quote_identifier(leads->columns[i].column.name),
-						 quote_identifier(leads->columns[i].column.actual));
+	append_leads_columns(&buf, leads, "s.");
 	appendStringInfoString(&buf, " FROM ");
 	append_given(&buf, u, "$1, $2", "key, people");
 	appendStringInfo(&buf, " JOIN %s ON ", target_as_t(u));
@@ -373,7 +383,8 @@ insert_leads(const Update *u)
 						   " WITH ORDINALITY AS p (person, nr)");
 	append_record(&buf, "p.person", "v", &leads->columns[0].column, sizeof(OutputColumn),
 				  leads->ncolumns);
-	appendStringInfo(&buf, " WHERE p.person <> '{}') AS s WHERE NOT EXISTS (SELECT FROM %s x WHERE ",
+	append_lead(&buf, leads);
+	appendStringInfo(&buf, " WHERE p.person <> '{}' AND NOT EXISTS (SELECT FROM %s x WHERE ",
 					 table);
 	for (int i = 0; i < leads->nkeys + leads->ncolumns; i++)
 	{
@@ -382,7 +393,7 @@ insert_leads(const Update *u)
 		s64_column_append_same(&buf, i < leads->nkeys ? &leads->keys[i]
 							   : &leads->columns[i - leads->nkeys].column, "x", "s", false);
 	}
-	appendStringInfoString(&buf, ") ORDER BY s.place, s.nr ON CONFLICT DO NOTHING");
+	appendStringInfoString(&buf, ") ORDER BY u.place, p.nr ON CONFLICT DO NOTHING");
 	run(u, buf.data, UPDATE_DONE, get_people);
 }
 

@@ -7,14 +7,17 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "access/xact.h"
 #include "catalog/objectaccess.h"
+#include "catalog/pg_database.h"
 #include "catalog/pg_extension.h"
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"
 #include "commands/extension.h"
 #include "miscadmin.h"
 #include "tcop/utility.h"
+#include "utils/syscache.h"
 
 #include "compat.h"
 #include "errand.h"
@@ -69,14 +72,29 @@ stop_for_extension(const char *name)
 		s64_errand_stop(MyDatabaseId);
 }
 
+/* The default template may have been made a database like any other. */
+static bool
+is_template(const char *name)
+{
+	HeapTuple	tuple = SearchSysCache1(DATABASEOID,
+										ObjectIdGetDatum(get_database_oid(name, true)));
+	bool		result = HeapTupleIsValid(tuple) &&
+		((Form_pg_database) GETSTRUCT(tuple))->datistemplate;
+
+	if (HeapTupleIsValid(tuple))
+		ReleaseSysCache(tuple);
+	return result;
+}
+
 static void
 before_create_database(CreatedbStmt *stmt)
 {
 	DefElem    *template = find_option(stmt->options, "template");
 
-	/* the default, template1, is a template */
 	if (template != NULL && template->arg != NULL)
 		stop_database(defGetString(template));
+	else if (!is_template("template1"))
+		stop_database("template1");
 }
 
 static void
@@ -149,44 +167,59 @@ concerns_accounts(Node *stmt)
 	}
 }
 
-static void
-after_command(Node *stmt)
+/* What is to follow a command */
+typedef struct Consequences
 {
-	if (concerns_accounts(stmt) && OidIsValid(get_extension_oid("sixtyfour", true)))
-		s64_errand_wake(PROCESS_WORKER);
-	switch (nodeTag(stmt))
-	{
-		case T_CreatedbStmt:
-		case T_DropdbStmt:
-		case T_AlterDatabaseStmt:
-			s64_errand_rescan();
-			break;
-		case T_TransactionStmt:
-			/* what it prepared is not known: jobs, or the extension itself */
-			if (((TransactionStmt *) stmt)->kind == TRANS_STMT_COMMIT_PREPARED)
-				tell_presence();
-			break;
-		default:
-			break;
-	}
+	bool		wake;			/* the worker, where there is one */
+	bool		rescan;			/* pg_database has changed */
+	bool		presence;		/* extensions may have come or gone */
+} Consequences;
+
+static Consequences
+find_consequences(Node *stmt)
+{
+	Consequences c = {0};
+
+	c.wake = concerns_accounts(stmt);
+	c.rescan = IsA(stmt, CreatedbStmt) || IsA(stmt, DropdbStmt) ||
+		IsA(stmt, AlterDatabaseStmt);
+	/* what it prepared is not known: jobs, or the extension itself */
+	c.presence = IsA(stmt, TransactionStmt) &&
+		((TransactionStmt *) stmt)->kind == TRANS_STMT_COMMIT_PREPARED;
+	return c;
 }
 
+static void
+after_command(Consequences c)
+{
+	if (c.wake && OidIsValid(get_extension_oid("sixtyfour", true)))
+		s64_errand_wake(PROCESS_WORKER);
+	if (c.rescan)
+		s64_errand_rescan();
+	if (c.presence)
+		tell_presence();
+}
+
+/*
+ * The statement is not looked at any more once it was executed: with the end of
+ * a transaction its memory may have gone.
+ */
 static void
 utility_hook(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 			 ProcessUtilityContext context, ParamListInfo params,
 			 QueryEnvironment *env, DestReceiver *dest, QueryCompletion *qc)
 {
-	Node	   *stmt = pstmt->utilityStmt;
 	bool		top_level = context == PROCESS_UTILITY_TOPLEVEL;
+	Consequences consequences = find_consequences(pstmt->utilityStmt);
 
-	before_command(stmt, IsInTransactionBlock(top_level));
+	before_command(pstmt->utilityStmt, IsInTransactionBlock(top_level));
 	if (prev_utility_hook)
 		prev_utility_hook(pstmt, query, read_only_tree, context, params, env,
 						  dest, qc);
 	else
 		standard_ProcessUtility(pstmt, query, read_only_tree, context, params,
 								env, dest, qc);
-	after_command(stmt);
+	after_command(consequences);
 }
 
 static void

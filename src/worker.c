@@ -44,6 +44,7 @@
 #include "meter.h"
 #include "poll.h"
 #include "process.h"
+#include "resend.h"
 #include "roster.h"
 #include "schedule.h"
 #include "settle.h"
@@ -67,6 +68,7 @@ static struct
 	int64		epoch;
 	TimestampTz submit_at;		/* look at the queue */
 	TimestampTz poll_at;		/* poll the first task */
+	TimestampTz resend_at;		/* send again what the service knows again */
 	TimestampTz record_at;		/* try again to record what ended */
 	TimestampTz looked_at;		/* last time, for what sessions did */
 	TimestampTz stragglers_at;	/* look for jobs that lag behind their call */
@@ -133,6 +135,7 @@ static void
 take_over(void)
 {
 	LedgerTask *tasks;
+	LedgerUnanswered *unanswered;
 	int			n;
 
 	s64_sql_start_transaction();
@@ -141,6 +144,8 @@ take_over(void)
 	worker.epoch = s64_ledger_take_over();
 	n = s64_ledger_tasks(worker.epoch, &tasks);
 	add_tasks(tasks, n);
+	n = s64_ledger_unanswered(worker.epoch, &unanswered);
+	s64_resend_recall(unanswered, n);
 	say_pause();
 	S64_FAULT("take-over");
 	ForceSyncCommit();
@@ -150,7 +155,8 @@ take_over(void)
 	worker.changed = true;
 	worker.delivering = true;
 	ereport(LOG,
-			(errmsg("sixtyfour: worker started with %d tasks to follow", n)));
+			(errmsg("sixtyfour: worker started with %d tasks to follow",
+					s64_tasks_count())));
 }
 
 /* Tasks that a webhook says to have ended: a hint, not more */
@@ -192,6 +198,10 @@ fetch_candidates(TimestampTz now)
 		task->unproven = true;
 		task->reserved_at = c->created_at;
 		task->account = c->account;
+		/* what was spent is at risk again, as the ledger says */
+		if (c->reopened)
+			s64_meter_correct(&c->account, -c->expected_cents,
+							  c->expected_cents, c->created_at);
 	}
 }
 
@@ -286,6 +296,7 @@ send_requests(TimestampTz now)
 {
 	bool		polls_first = pg_prng_double(&pg_global_prng_state) < POLLS_FIRST;
 
+	worker.resend_at = s64_resend_due();
 	if (polls_first)
 		worker.poll_at = s64_poll_due(worker.epoch, &worker.changed);
 	if (worker.submit_at <= now)
@@ -325,7 +336,7 @@ recover(void)
 static int
 under_way(void)
 {
-	return s64_tasks_count() + s64_flight_count();
+	return s64_tasks_count() + s64_flight_count() + s64_resend_count();
 }
 
 static void
@@ -420,6 +431,7 @@ time_to_wait(void)
 	TimestampTz next = Min(worker.submit_at, worker.poll_at);
 	TimestampTz now = GetCurrentTimestamp();
 
+	next = Min(next, worker.resend_at);
 	next = Min(next, worker.record_at);
 	next = Min(next, worker.stragglers_at);
 	next = Min(next, idle_until());
@@ -518,7 +530,7 @@ work(void)
 	pqsignal(SIGTERM, request_shutdown);
 	SetConfigOption("lock_timeout", "2s", PGC_SUSET, PGC_S_OVERRIDE);
 	worker.submit_at = worker.stragglers_at = 0;
-	worker.poll_at = worker.record_at = DT_NOEND;
+	worker.poll_at = worker.resend_at = worker.record_at = DT_NOEND;
 	take_over();
 	while (s64_process_goes_on() && !ShutdownRequestPending)
 	{

@@ -9,6 +9,7 @@ package SixtyfourTest;
 use strict;
 use warnings FATAL => 'all';
 
+use Cwd ();
 use File::Basename ();
 
 use PostgreSQL::Test::Cluster;
@@ -114,6 +115,27 @@ sub mount_over
 {
 	my ($path, $source) = @_;
 	return system_log('mount', '--bind', $source, $path) == 0;
+}
+
+# Build a library with the points of src/fault.h and the functions of src/probe.c
+# in it; returns the settings with which a cluster finds it instead of the usual
+# one.
+sub faulty_library
+{
+	my $top = Cwd::abs_path(File::Basename::dirname(__FILE__) . '/../..');
+	my $library = PostgreSQL::Test::Utils::tempdir();
+	my @make = ('make', '-s', '-C', $library, 'with_llvm=no', 'COPT=-DS64_FAULTS',
+		'PG_CONFIG=' . ($ENV{PG_CONFIG} // 'pg_config'));
+
+	system_log('cp', '-a', "$top/Makefile", "$top/sixtyfour.control", glob("$top/*.sql"), "$top/src", $library);
+	# only what knows of the points is compiled anew
+	foreach my $source (glob "$library/src/*.c")
+	{
+		unlink $source =~ s/c$/o/r if slurp_file($source) =~ /"fault\.h"/;
+	}
+	system_log(@make, 'install', "DESTDIR=$library/inst") == 0
+	  or die 'the library could not be built';
+	return slurp_file($ENV{TEMP_CONFIG}) =~ s{\Q$top\E/inst}{$library/inst}gr;
 }
 
 # make_certificate("dir/name"): an authority (name-ca.pem), and a certificate

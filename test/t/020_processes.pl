@@ -208,6 +208,18 @@ subtest 'templates' => sub {
 	stays_away('pattern', 'not allowed', 'where nobody may connect, we do not');
 	$node->safe_psql('postgres', 'DROP DATABASE pattern');
 	$node->safe_psql('postgres', 'DROP DATABASE made');
+
+	# the default template, once it is none
+	$node->safe_psql('postgres', 'ALTER DATABASE template1 IS_TEMPLATE false');
+	SixtyfourTest::install($node, 'template1', $mock);
+	comes('template1', 'template1 has processes if it is no template');
+	my $before = pids('template1');
+	$node->safe_psql('postgres', 'CREATE DATABASE made');
+	comes('template1', 'CREATE DATABASE stops them all the same', $before);
+	$node->safe_psql('postgres', 'DROP DATABASE made');
+	$node->safe_psql('template1', 'DROP EXTENSION sixtyfour CASCADE');
+	$node->safe_psql('postgres', 'ALTER DATABASE template1 IS_TEMPLATE true');
+	is_forgotten('template1', 'nothing is left of that');
 	return;
 };
 
@@ -345,6 +357,8 @@ subtest 'ends and restarts' => sub {
 		'a worker that was terminated comes back');
 
 	$node->safe_psql('two', 'ALTER DATABASE two SET default_transaction_read_only = on');
+	$node->safe_psql('two', 'ALTER DATABASE two SET transaction_timeout = 1')
+	  if $node->pg_version >= 17;
 	$before = pids('two');
 	$node->safe_psql('two', q{SELECT pg_terminate_backend(pid) FROM sixtyfour.workers
 			WHERE database = 'two'});

@@ -215,6 +215,33 @@ is($stdout, '1', 'an insert goes on where the enrichment cannot') or diag($stder
 like($stderr, qr/WARNING:  enrichment "mail" did not see the new rows of table "people": column "company" does not exist\nHINT:  Mend or drop/,
 	'and says so');
 
+# a function that the condition calls can be dropped, which is no reason to refuse rows
+psql(q{CREATE TABLE picky (id int PRIMARY KEY, name text, email text);
+	CREATE FUNCTION wanted(text) RETURNS boolean LANGUAGE sql AS 'SELECT true';
+	SELECT sixtyfour_create_enrichment('picky', 'picky', 'find_email', '{"name":"name"}', '{"email":"$.email[0][0]"}', condition => 'wanted(name)')}, 'alice');
+$node->psql('postgres', q{INSERT INTO picky VALUES (1, 'One');
+	ALTER FUNCTION wanted(text) RENAME TO unwanted;
+	INSERT INTO picky VALUES (2, 'Two');
+	INSERT INTO picky VALUES (3, 'Three'), (1, 'Again') ON CONFLICT DO NOTHING;
+	BEGIN; SAVEPOINT s; INSERT INTO picky VALUES (4, 'Four'); ROLLBACK TO s; INSERT INTO picky VALUES (5, 'Five'); COMMIT;
+	SELECT string_agg(id::text, ' ' ORDER BY id) FROM picky}, stdout => \$stdout, stderr => \$stderr, on_error_stop => 0);
+is($stdout, '1 2 3 5', 'an insert goes on where the condition cannot be evaluated any more') or diag($stderr);
+like($stderr, qr/WARNING:  enrichment "picky" did not see the new rows of table "picky": function public\.wanted\(text\) does not exist\nHINT:  Mend or drop/, 'and says why');
+is(queued('picky'), '{"id": 1}', 'with nothing queued');
+psql(q{ALTER FUNCTION unwanted(text) RENAME TO wanted; INSERT INTO picky VALUES (6, 'Six')});
+is(queued('picky'), '{"id": 1} {"id": 6}', 'until it can');
+is(psql(q{SELECT sixtyfour_run_enrichment('picky')}, 'alice'), '3', 'what was missed is found');
+psql(q{SELECT sixtyfour_drop_enrichment('picky')});
+
+# names that are the same once they are cut to that of a trigger
+my $long = 'n' x 70;
+psql(qq{CREATE TABLE IF NOT EXISTS lengthy (id int PRIMARY KEY, name text, email text);
+	SELECT sixtyfour_create_enrichment('$long$_', 'lengthy', 'find_email', '{"name": "name"}', '{"email": "\$.email[0][0]"}', on_update => true)}) foreach 1, 2;
+is(psql(q{SELECT count(*) FROM pg_trigger WHERE tgrelid = 'lengthy'::regclass}), 4, 'enrichments of long names have their triggers');
+psql(qq{SELECT sixtyfour_drop_enrichment('${long}1')});
+is(psql(q{SELECT count(*) FROM pg_trigger WHERE tgrelid = 'lengthy'::regclass}), 2, 'each its own');
+psql(qq{SELECT sixtyfour_drop_enrichment('${long}2'); DROP TABLE lengthy});
+
 fails('a trigger of the wrong kind', q{CREATE TRIGGER wrong AFTER INSERT ON people FOR EACH ROW
 	EXECUTE FUNCTION sixtyfour_enrich_trigger('mail'); INSERT INTO people (name) VALUES ('x')},
 	'39P01', 'sixtyfour_enrich_trigger() must be called by an AFTER INSERT or AFTER UPDATE trigger');
@@ -398,6 +425,40 @@ fails('running it', q{SELECT sixtyfour_run_enrichment('firm')}, '42P01',
 	'the table of enrichment "firm" does not exist any more');
 psql(q{SELECT sixtyfour_drop_enrichment('firm')});
 
+# ---- enrichments that lose their owner, or are dropped ----
+
+my $restart = q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'sixtyfour writer'};
+psql(q{CREATE ROLE carol; CREATE ROLE dave; GRANT ALL ON SCHEMA public TO carol, dave; GRANT USAGE ON FOREIGN SERVER sixtyfour TO carol});
+psql(q{CREATE TABLE hers (id int PRIMARY KEY, name text, email text);
+	SELECT sixtyfour_create_enrichment('hers', 'hers', 'find_email', '{"name":"name"}', '{"email":"$.email[0][0]"}');
+	SELECT sixtyfour_create_enrichment('hers too', 'hers', 'find_phone', '{"name":"name"}', '{"email":"$.phone"}', payer => 'owner');
+	INSERT INTO hers VALUES (1, 'One'), (2, 'Two')}, 'carol');
+answer('hers', '{"id": 1}', '{"email":[["one@x.example","OK"]]}');
+psql(q{REASSIGN OWNED BY carol TO dave; DROP OWNED BY carol; DROP ROLE carol});
+is(deliver('hers'), '{"id": 1} applied', 'the owner was dropped: who has the table now writes');
+is(psql('SELECT id, email FROM hers ORDER BY id'), "1|one\@x.example\n2|", 'to the row');
+answer('hers', '{"id": 2}', '{"email":[["two@x.example","OK"]]}');
+psql('REVOKE UPDATE ON hers FROM dave');
+is(deliver('hers'), qq({"id": 1} applied\n{"id": 2} unapplied 42501 permission denied for table hers), 'with no more rights than that role has');
+psql('GRANT UPDATE ON hers TO dave');
+is(psql(q{SELECT name, owner FROM sixtyfour.enrichments ORDER BY name}, 'dave'), "hers|dave\nhers too|dave", 'that role sees them');
+is(psql(q{SELECT what_to_do FROM sixtyfour.attention WHERE kind = 'job' AND operation = 'find_email' AND reason ~ 'hers$'}),
+	q(mend the row, then sixtyfour_reapply('hers')), 'what to do');
+is(psql(q{SELECT sixtyfour_reapply('hers')}, 'dave'), '1', 'and commands them');
+$node->poll_query_until('postgres', q{SELECT email IS NOT NULL FROM hers WHERE id = 2}) or die;
+psql(q{INSERT INTO hers VALUES (3, 'Three')}, 'dave');
+like(psql(q{SELECT string_agg(sixtyfour_why(j.id), '') FROM sixtyfour.job j JOIN sixtyfour.enrichment e ON e.id = j.enrichment WHERE e.name = 'hers too' AND row_key = '{"id": 3}' AND j.payer::oid NOT IN (SELECT oid FROM pg_roles)}),
+	qr/paused/, 'but does not pay for what the other one was to pay for');
+
+psql(q{BEGIN; SELECT answer('hers', '{"id": 3}', '{"email":[["three@x.example"]]}');
+	UPDATE sixtyfour.job SET delivery = 'pending' WHERE delivery = 'unapplied' AND row_key = '{"id": 3}';
+	SELECT sixtyfour_drop_enrichment('hers'); COMMIT; } . $restart);
+$node->poll_query_until('postgres', q{SELECT count(*) = 0 FROM sixtyfour.job WHERE delivery = 'pending'}) or die;
+is(psql(q{SELECT delivery, sqlstate, message FROM sixtyfour.job WHERE row_key = '{"id": 3}' AND operation = 'find_email'}),
+	'unapplied|42704|the enrichment was dropped', 'an answer to an enrichment that was dropped');
+like(psql(q{SELECT what_to_do FROM sixtyfour.attention WHERE reason = 'the enrichment was dropped'}), qr/^nothing: the enrichment is gone/, 'what to do');
+psql(q{SELECT sixtyfour_drop_enrichment('hers too'); DROP TABLE hers}, 'dave');
+
 # ---- people of a company ----
 
 psql(q{
@@ -422,6 +483,19 @@ is(psql(q{SELECT row_key, j.payer FROM sixtyfour.job j JOIN sixtyfour.enrichment
 psql(q{UPDATE sixtyfour.job SET delivery = 'unapplied' WHERE delivery = 'applied'});
 deliver('company');
 is(psql('SELECT count(*) FROM contacts'), '2', 'writing an answer again adds nobody');
+
+# columns of the child table may be called as anything
+psql(q{
+	CREATE TABLE sites (company_id int, place text, nr text, t text, s text);
+	SELECT sixtyfour_create_enrichment('sites', 'companies', 'enrich_company', '{"company_name":"name"}',
+		'{"leads":{"table":"sites","key":{"company_id":"id"},"columns":{"place":"$.place","nr":"$.nr","t":"$.t","s":"$.s"}}}',
+		'{"industry":"industry"}');
+	SELECT sixtyfour_run_enrichment('sites');
+}, 'alice');
+answer('sites', '{"id": 1}', '{"structured_data":{"leads":[{"place":"Oslo","nr":"2","t":"T"},{"place":"Bern","nr":"1","s":"S"}]}}');
+is(deliver('sites'), '{"id": 1} applied', 'people go to columns of any name');
+is(psql('SELECT * FROM sites'), "1|Oslo|2|T|\n1|Bern|1||S", 'in their order');
+psql(q{SELECT sixtyfour_drop_enrichment('sites'); DROP TABLE sites}, 'alice');
 
 psql(q{CREATE TABLE ring (id int PRIMARY KEY, a text, b text);
 	SELECT sixtyfour_create_enrichment('a', 'ring', 'enrich_lead', '{"name":"a"}', '{"b":"$.b"}', '{"b":"b"}', on_update => true)}, 'alice');

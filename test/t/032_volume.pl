@@ -55,7 +55,26 @@ $session->value('BEGIN');
 insert(1, $inserted);
 $session->value('ROLLBACK');
 
+# nor does a row that is too large to be asked about, which is none of the INSERT's business
+my $large = $session->query(q(INSERT INTO lead VALUES (0, repeat('x', 1100000), 'Acme')));
+is($large->{error}, undef, 'a row with a large value is let in');
+is($large->{notices}[0]{message}, 'enrichment "emails" leaves out 1 row, whose input is too large to be sent', 'with a warning');
+is($session->value(q(SELECT sixtyfour_run_enrichment('emails'))), 0, 'nor is it found later');
+my $error = $session->query(q(SELECT sixtyfour_find_email_async(jsonb_build_object('name', repeat('x', 1100000)))))->{error};
+is("$error->{sqlstate} $error->{message}", '54000 the request of a job is too large', 'asked for alone it is refused');
+$session->value('DELETE FROM lead');
+is($session->value('SELECT count(*) FROM sixtyfour.jobs'), 0, 'and nothing is queued');
+
+# who waits with an older snapshot sees the end, too
+my $older = SixtyfourTest::Session->new($node);
+$older->value('BEGIN ISOLATION LEVEL REPEATABLE READ');
+$older->value('SELECT count(*) FROM sixtyfour.jobs');
 insert(1, $inserted);
+$older->value(q(SELECT sixtyfour_wait_enrichment('emails', '120 s')));
+is($session->value(q(SELECT count(*) FROM sixtyfour.jobs WHERE state <> 'succeeded' OR delivery <> 'applied')), 0,
+	'REPEATABLE READ: a wait lasts until all is done');
+is($older->value('SELECT count(*) FROM sixtyfour.jobs'), 0, 'REPEATABLE READ: which the views do not show');
+$older->close;
 $session->value(q(SELECT sixtyfour_wait_enrichment('emails', '120 s')));
 check("$inserted rows by trigger", $inserted, 5 + $inserted / 50);
 

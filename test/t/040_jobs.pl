@@ -6,6 +6,7 @@ use warnings FATAL => 'all';
 use JSON::PP;
 use Test::More;
 
+use PostgreSQL::Test::Utils;
 use SixtyfourTest;
 
 my $mock = SixtyfourTest::Mock->start('--keys' => 'api_good,api_alice,api_other');
@@ -236,6 +237,17 @@ is(value("count(*) FROM sixtyfour.calls WHERE raw IS NOT NULL"), 4, 'in those fo
 is(value("sum(cents) FROM sixtyfour.calls WHERE operation = 'find_phone' AND items > 1"), 7500, 'what the calls cost is known');
 is(value("sum(cents) FROM sixtyfour.results WHERE operation = 'find_phone' AND call IN (SELECT id FROM sixtyfour.calls WHERE items > 1)"),
 	7500, 'and shared among the answers');
+
+# one lead that the service refuses does not take the others of its request along
+$mock->reset;
+$mock->rule({ match => { path => '/find-email*', body_contains => '"Lead 5 refused"' }, status => 422 });
+my @refused = bulk('refused', 12);
+wait_for_all(@refused);
+is(value("string_agg(state, ' ' ORDER BY id) FROM sixtyfour.jobs WHERE id = ANY ('{@{[join ',', @refused]}}')"),
+	join(' ', map { $_ == 5 ? 'failed' : 'succeeded' } 1 .. 12), 'one of twelve is refused');
+is(value("sqlstate FROM sixtyfour.jobs WHERE id = $refused[4]"), '22023', 'and says so');
+is($mock->summary->{by_path}{'POST /find-email-bulk-async'} . ' ' . $mock->summary->{by_path}{'POST /find-email-async'}, '1 12', 'each was tried alone, once');
+is_deeply($mock->summary->{duplicate_leads}, {}, 'nobody was asked about twice');
 
 # ---- every state ----
 
@@ -544,6 +556,46 @@ $mock->control('POST', 'release');
 finish_tasks();
 wait_for_all(@slow);
 is_deeply($mock->summary->{duplicates}, {}, 'nothing was asked twice');
+
+# ---- a wait that looks often, or at much ----
+
+# Bytes that a session has allocated while it waits
+sub memory_of
+{
+	my ($waiter) = @_;
+	my $from = -s $node->logfile;
+
+	$node->poll_query_until('postgres', "SELECT wait_event_type = 'Extension' FROM pg_stat_activity WHERE pid = ${\$waiter->pid}");
+	value("pg_log_backend_memory_contexts(${\$waiter->pid})");
+	$node->wait_for_log(qr/Grand total: \d+ bytes/, $from);
+	return slurp_file($node->logfile, $from) =~ /Grand total: (\d+) bytes/ ? $1 : die;
+}
+
+sub ask_long
+{
+	my ($n, $size) = @_;
+	return value(qq{string_agg(sixtyfour_enrich_lead_async(jsonb_build_object('name', 'Long ' || n, 'cv', repeat('x', $size)), '{"title":"their title"}',
+		run_at => now() + interval '1 h')::text, ',') FROM generate_series(1, $n) n});
+}
+
+my $waiter = SixtyfourTest::Session->new($node);
+my $long   = ask_long(60, 1_000_000);
+$waiter->send("SELECT sixtyfour_wait_all('{$long}')");
+cmp_ok(memory_of($waiter), '<', 20_000_000, 'a wait for many does not keep what it has looked at');
+$session->value("SELECT sixtyfour_cancel(id) FROM unnest('{$long}'::bigint[]) id");
+ok(!$waiter->receive->{error}, 'it ends with them');
+
+$long = ask_long(1, 4_000_000);
+$waiter->send("SELECT sixtyfour_wait($long)");
+foreach my $n (1 .. 15)
+{
+	memory_of($waiter);
+	wait_for_all(value("sixtyfour_enrich_dataframe_async(E'name\\nAwake $n\\n', 'phone')"));
+}
+cmp_ok(memory_of($waiter), '<', 20_000_000, 'nor does one for one job, however often it is woken');
+value("sixtyfour_cancel($long)");
+is($waiter->receive->{error}{message}, "job $long was cancelled", 'it ends with it');
+$waiter->close;
 
 # ---- many ----
 

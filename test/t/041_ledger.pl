@@ -347,7 +347,7 @@ my %polls = (
 $mock->rule({ match => { path => "/job-status/$id{$_}" }, %{ $polls{$_} } }) foreach keys %polls;
 $mock->control('POST', "tasks/$id{forgotten}", { action => 'forget' });
 $mock->control('POST', "tasks/$id{failed}",    { action => 'fail', status => 'timed_out', error => 'took too long' });
-$mock->control('POST', "tasks/$id{poison}",    { action => 'finish', result => { notes => 'poison' } });
+$mock->control('POST', "tasks/$id{poison}",    { action => 'finish', result => { notes => 'poison', who => "caf\x{e9}" } });
 
 # what the tables refuse for its contents, and what they refuse for now
 $session->value(q(
@@ -374,7 +374,7 @@ $mock->settings({ task_seconds => 0.2 });
 like(answer($poll{good}), qr/structured_data/, 'a good answer is not held up by odd ones');
 wait_for_state('failed', $poll{poison});
 is(error_of("sixtyfour_wait($poll{poison})"), "08P01: the service's answer cannot be stored", 'an answer that cannot be stored fails its job');
-like(call($poll{poison}, 'raw'), qr/"notes": *"poison"/, 'its text is kept');
+like(call($poll{poison}, 'raw'), qr/"who": *"caf\\xc3\\xa9", *"notes": *"poison"/, 'its text is kept, to the byte');
 is(call($poll{poison}, "concat_ws(' ', state, sqlstate)"), 'failed 08P01', 'the call says so');
 is(error_of("sixtyfour_wait($poll{failed})"), '38000: the service could not do it: took too long', 'a task that failed fails its job');
 
@@ -488,6 +488,31 @@ $mock->rule({ match => { path => '/enrich-dataframe' }, fault => 'empty' });
 my $empty = value(q(sixtyfour_enrich_dataframe_async(E'name\nAda\n', 'phone')));
 is(error_of("sixtyfour_wait($empty, '60 s')"), "08P01: the service's answer is empty", 'an empty answer fails its job');
 is(call($empty, "concat_ws(' ', state, sqlstate, '<' || raw || '>')"), 'failed 08P01 <>', 'and its call, which tells so');
+
+# of an answer that is paid for and cannot be asked for again, all of it is kept
+$mock->reset;
+my $lines = "name,phone\n" . join '', map { "Person $_,+1555$_\n" } 10000 .. 15000;
+$mock->rule({ match => { path => '/enrich-dataframe' }, answer => { text => "$lines\0end" }, content_type => 'text/csv' });
+my $long = value(q(sixtyfour_enrich_dataframe_async(E'name\nBea\n', 'phone')));
+is(error_of("sixtyfour_wait($long, '60 s')"), "08P01: enrich_dataframe: the service's answer cannot be read", 'a long answer that cannot be read');
+is(call($long, 'raw'), "$lines\\x00end", 'is kept to its end');
+cmp_ok(length(job($long, 'detail')), '<', 9000, 'though people are told its beginning only');
+
+# ---- a task that does not end ----
+
+$mock->reset;
+$mock->settings({ task_seconds => undef });
+my $endless = ask('Endless');
+wait_for_state('running', $endless);
+$session->value("UPDATE sixtyfour.call SET accepted_at = now() - interval '4 hours 1 second' WHERE id = (SELECT call FROM sixtyfour.job WHERE id = $endless)");
+value("pg_terminate_backend(pid) FROM sixtyfour.workers WHERE database = 'postgres' AND kind = 'worker'");
+wait_for_state('uncertain', $endless);
+is(call($endless, "concat_ws(' ', state, sqlstate, message)"), 'expired 08007 the task did not end in time', 'after four hours a task is given up');
+$mock->control('POST', 'tasks/all', { action => 'finish' });
+my $endless_task = (submissions('Endless'))[0]{task_id};
+value("sixtyfour_resolve(" . job($endless, 'call') . ", '$endless_task')");
+like(answer($endless), qr/structured_data/, 'and can be asked about again');
+is(scalar submissions('Endless'), 1, 'without being submitted again');
 
 # ---- in the end ----
 

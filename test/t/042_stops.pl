@@ -218,6 +218,23 @@ wait_for_end(@held);
 is(states(@held), 'succeeded 15', 'what was uncertain has its answers once its tasks are named');
 is_deeply([ $mock->summary->{duplicates}, $mock->summary->{duplicate_leads} ], [ {}, {} ], 'nothing was paid for twice');
 
+# ---- a call that somebody locks while workers change ----
+
+$mock->reset;
+$mock->rule({ match => { body_contains => 'Locked' }, hold => JSON::PP::true });
+my @locked = ask('Locked');
+$mock->wait_for(held => 1);
+my $locker = SixtyfourTest::Session->new($node);
+$locker->value("BEGIN; SELECT 1 FROM sixtyfour.call WHERE state = 'sending' FOR UPDATE");
+value("pg_terminate_backend(pid) FROM sixtyfour.workers WHERE kind = 'worker'");
+wait_for_states('succeeded 1', ask('After the change'));
+$locker->value('COMMIT');
+wait_for_states('uncertain 1', @locked);
+pass('a call that was locked is taken over later');
+$locker->close;
+$mock->control('POST', 'release');
+value("count(sixtyfour_resolve(id, 'abandon')) FROM sixtyfour.calls WHERE state = 'uncertain'");
+
 # ---- a backend that dies while it queues ----
 
 $mock->reset;

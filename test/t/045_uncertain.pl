@@ -434,6 +434,18 @@ subtest 'what was saved' => sub {
 
 # ---- answers that cannot be read ----
 
+# A webhook makes the worker ask about the task, once a second, until it gives up.
+sub wait_for_failure
+{
+	my ($task, @jobs) = @_;
+	my $failed = "count(*) FILTER (WHERE state = 'failed') FROM sixtyfour.jobs WHERE id IN (" . join(',', @jobs) . ')';
+	SixtyfourTest::poll_until(sub {
+		value(qq(sixtyfour_webhook('{"task_id":"$task"}')));
+		return value($failed) == @jobs;
+	}) or die "@jobs do not fail";
+	return;
+}
+
 sub unreadable
 {
 	my ($name) = @_;
@@ -443,7 +455,7 @@ sub unreadable
 	my $task = call(call_of($job), 'task_id');
 	$mock->rule({ match => { path => "/job-status/$task" }, fault => 'not_json' });
 	$mock->control('POST', "tasks/$task", { action => 'finish' });
-	wait_for_state('failed', $job);
+	wait_for_failure($task, $job);
 	$mock->settings({ task_seconds => 0.2 });
 	return ($job, call_of($job));
 }
@@ -469,12 +481,59 @@ subtest 'an answer that can be read now' => sub {
 	is(retry($job), 'f', 'once');
 };
 
+my $again = qr/^t; the service is asked again for the answer to job \d+, which costs nothing/;
+
 subtest 'an answer that still cannot' => sub {
 	my ($job, $call) = unreadable('Unreadable');
+	my $risk = q(at_risk_cents FROM sixtyfour.accounts WHERE server = 'sixtyfour' AND payer = 'postgres'::regrole);
+	my $before = value($risk);
+	my $cents = call($call, 'expected_cents');
+
+	# whoever asks the same meanwhile joins
+	cmp_ok($cents, '>', 0, 'a call that costs something');
+	like(retry($job), qr/$again \(What is kept with call $call cannot be read: .+\)$/, 'is asked for again at the service, for nothing');
+	is(call($call, "concat_ws(' ', state, sqlstate)"), 'expired 08007', 'by its call');
+	wait_until("open FROM sixtyfour.call_item WHERE call = $call", 'its question is held again');
+	my $same = ask('Unreadable');
+	wait_for_state('uncertain', $job, $same);
+	like(value("sixtyfour_why($job)"), qr/the service is being asked about a task/, 'as it says');
+	wait_until("count(*) = 0 FROM sixtyfour.candidate WHERE call = $call", 'it is odd again');
+	like(error_of("sixtyfour_wait($job)"), qr/^08007: /, 'if it cannot be read again, a person has to decide');
+	is(value("cents_at_risk FROM sixtyfour.attention WHERE kind = 'call' AND id = $call"), $cents, 'which attention says');
+	is(value($risk), $before + $cents, 'and the account');
+	is(retry($job), 'f', 'it is not failed any more');
 	$mock->clear_rules;
-	like(retry($job), qr/^t; job $job is asked again, which may cost again \(The answer kept with call $call still cannot be read: .+\)$/, 'is asked for again');
-	like(answer($job), qr/structured_data/, 'and comes');
-	is(scalar submissions('Unreadable'), 2, 'at a price');
+	value("sixtyfour_resolve($call, '" . call($call, 'task_id') . "')");
+	like(answer($_), qr/structured_data/, 'it is there when it can be read') foreach $job, $same;
+	is(scalar submissions('Unreadable'), 1, 'and was paid for once');
+	is(call($call, "concat_ws(' ', state, finished_at IS NOT NULL)"), 'done t', 'the call is done');
+	is(value($risk), $before, 'and no risk any more');
+};
+
+subtest 'an answer that was too large' => sub {
+	my $set = sub {
+		$node->append_conf('postgresql.conf', "sixtyfour.max_response_size = '$_[0]'");
+		$node->reload;
+	};
+	$mock->settings({ task_seconds => undef });
+	my ($job, $other) = map { ask('Large', $_) } $session, $as{one};
+	wait_for_state('running', $job, $other);
+	my $task = call(call_of($job), 'task_id');
+	$mock->rule({ match => { path => "/job-status/$task" }, fault => 'huge', size_bytes => 100_000 });
+	$set->('64kB');
+	$mock->control('POST', "tasks/$task", { action => 'finish' });
+	wait_for_failure($task, $job, $other);
+	$mock->settings({ task_seconds => 0.2 });
+	is(job($job, 'sqlstate'), '54000', 'fails');
+	$set->('16MB');
+	$mock->clear_rules;
+	like(retry($_), $again, 'with room for it the service is asked for it again') foreach $job, $other;
+	like(answer($_), qr/structured_data/, 'and has it still') foreach $job, $other;
+	is(scalar submissions('Large'), 1, 'paid for once');
+};
+
+subtest 'an answer that says nothing' => sub {
+	my ($job, $call);
 
 	my %raw = (
 		'It gives no result.' => '{"status":"running"}',

@@ -8,7 +8,7 @@ use Test::More;
 
 use SixtyfourTest;
 
-my $mock = SixtyfourTest::Mock->start('--keys' => 'api_good,api_second,api_third');
+my $mock = SixtyfourTest::Mock->start('--keys' => 'api_good,api_second,api_third,api_fourth');
 my $node = SixtyfourTest::cluster('claim', $mock,
 	server => "requests_per_minute '0', timeout '5'");
 my $session = SixtyfourTest::Session->new($node);
@@ -106,6 +106,34 @@ cmp_ok($submitted, '>', 5, "neither do they keep others from being submitted");
 cmp_ok($submitted, '<', 55, 'nor the other way round');
 value("count(sixtyfour_cancel(id)) FROM sixtyfour.jobs WHERE server = 'crowded'");
 $mock->control('POST', 'tasks/all', { action => 'finish' });
+
+# ---- behind rows that are dead but cannot be removed ----
+
+# Each claim begins where the last one ended, and does not go over them again: the
+# index counts what is read in it.
+my $dead = SixtyfourTest::slow() ? 2000 : 120000;
+my $live = 40;
+create_server('behind', 'api_fourth', 1200);
+my $pinning = SixtyfourTest::Session->new($node);
+$pinning->value('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1 FROM sixtyfour.jobs');
+value('sixtyfour_pause()');
+$session->value('SET sixtyfour.server = behind');
+my $model = ask('Dead');
+$session->value(qq(INSERT INTO sixtyfour.job (priority, run_at, operation, body, fingerprint, server, owner, payer, home_system, home_database)
+	SELECT priority, run_at, operation, body, gen_random_uuid(), server, owner, payer, home_system, home_database
+	FROM sixtyfour.job, generate_series(1, $dead) WHERE id = $model));
+$session->value(q(UPDATE sixtyfour.job SET state = 'cancelled', finished_at = now() WHERE server = 'behind'));
+my @behind = map { ask("Behind $_") } 1 .. $live;
+$session->value('RESET sixtyfour.server');
+my $read = q(idx_tup_read FROM pg_stat_all_indexes WHERE indexrelname = 'job_claim');
+my $already = value($read);
+value('sixtyfour_resume()');
+$node->poll_query_until('postgres', "SELECT count(*) = $live FROM sixtyfour.jobs WHERE state = 'succeeded' AND id IN (" . join(',', @behind) . ')')
+  or die 'they are not answered';
+my $turns = value(q(count(DISTINCT date_trunc('milliseconds', created_at)) FROM sixtyfour.call WHERE server = 'behind'));
+cmp_ok($turns, '>', 6, 'jobs behind many dead rows are claimed in many turns');
+cmp_ok(value($read) - $already, '<', 6 * $dead, 'that do not read those again and again');
+$pinning->value('COMMIT');
 
 # ---- a job that comes late to its place ----
 

@@ -14,7 +14,7 @@ my $crowd = SixtyfourTest::slow() ? 20 : 500;
 my $mock  = SixtyfourTest::Mock->start('--keys' => 'api_good,api_second');
 my $node  = SixtyfourTest::cluster('sync', $mock,
 	route  => 'auto',
-	conf   => "max_connections = " . ($crowd + 50) . "\n",
+	conf   => "max_connections = " . ($crowd + 50) . "\nrestart_after_crash = on\n",
 	server => "requests_per_minute '0', timeout '60'");
 my $session = SixtyfourTest::Session->new($node);
 
@@ -142,6 +142,24 @@ foreach my $end (sort keys %ends)
 	is(submissions($name), 1, 'and was paid for once');
 	$mock->clear_rules;
 }
+
+# a session that dies takes all of the server along
+hold('After a crash');
+my $dying = SixtyfourTest::Session->new($node);
+$dying->send('SELECT ' . call('After a crash'));
+running('After a crash');
+kill 'KILL', $dying->pid;
+ok($dying->receive->{closed}, 'a session is killed while it waits');
+SixtyfourTest::poll_until(sub { !eval { value('1') } }) or die 'the server goes on';
+SixtyfourTest::poll_until(sub { $session = eval { SixtyfourTest::Session->new($node) } }) or die 'the server does not come back';
+is(job('After a crash', 'state'), 'running', 'a crash: the task goes on');
+$session->send('SELECT ' . call('After a crash'));
+$node->poll_query_until('postgres', q(SELECT count(*) = 2 FROM sixtyfour.jobs WHERE body #>> '{lead_info,name}' = 'After a crash' AND state = 'running'))
+  or die 'it is not joined';
+finish();
+like($session->receive->{rows}[0][0], qr/"structured_data"/, 'asked again, it has its answer');
+is(submissions('After a crash'), 1, 'and was paid for once');
+$mock->clear_rules;
 
 # two at the same time
 hold('Twins');

@@ -13,7 +13,7 @@ use warnings FATAL => 'all';
 use Cwd qw(abs_path);
 use File::Basename qw(dirname);
 use JSON::PP;
-use List::Util qw(shuffle sum0);
+use List::Util qw(max shuffle sum0);
 use Test::More;
 use Time::HiRes qw(time);
 
@@ -36,6 +36,7 @@ my %points = (
 	'send'             => [qw(kill error)],
 	'sent'             => [qw(kill error exit)],
 	'reply-read'       => [qw(kill error exit)],
+	'resend'           => [qw(kill error exit)],
 	't2-inside'        => [qw(kill error)],
 	't2-after'         => [qw(kill error)],
 	'poll'             => [qw(kill error)],
@@ -57,28 +58,6 @@ my %points = (
 # ---- a library with the points in it ----
 
 my $top = abs_path(dirname(__FILE__) . '/../..');
-my $library = PostgreSQL::Test::Utils::tempdir();
-
-# Only what knows of the points is compiled anew.
-sub build
-{
-	my @make = ('make', '-s', '-C', $library, 'with_llvm=no', 'COPT=-DS64_FAULTS',
-		'PG_CONFIG=' . ($ENV{PG_CONFIG} // 'pg_config'));
-
-	system_log('cp', '-a', "$top/Makefile", "$top/sixtyfour.control", glob("$top/*.sql"), "$top/src", $library);
-	foreach my $source (glob "$library/src/*.c")
-	{
-		unlink $source =~ s/c$/o/r if slurp_file($source) =~ /"fault\.h"/;
-	}
-	return system_log(@make, 'install', "DESTDIR=$library/inst") == 0;
-}
-
-# The settings with which the cluster finds this library instead of the usual one
-sub settings
-{
-	return slurp_file($ENV{TEMP_CONFIG}) =~ s{\Q$top\E/inst}{$library/inst}gr;
-}
-
 my %named;
 foreach my $source (glob "$top/src/*.c")
 {
@@ -90,7 +69,7 @@ foreach my $source (glob "$top/src/*.c")
 	}
 }
 is_deeply([ sort keys %named ], [ sort keys %points ], 'the points are those in the sources');
-build() or die 'the library could not be built';
+my $settings = SixtyfourTest::faulty_library();
 
 # ---- the service, and its faults ----
 
@@ -111,6 +90,11 @@ my %faults = (
 	bad422  => { status => 422 },
 	no_task => { answer => { status => 'RUNNING' } },
 	limit   => { status => 429, headers => { 'Retry-After' => '0' }, chance => 0.6 });
+
+# of searches, which the service knows again when they are sent again, by chance
+my @search_faults = (
+	(map { [ 0.1, { fault => $_ } ] } qw(close_after_body cut not_json)),
+	[ 0.05, { fault => 'hang' } ], [ 0.1, { status => 500, accept => $true } ], [ 0.05, { status => 503 } ]);
 
 # before the body is read, by chance
 my @early_faults = qw(close_before_body hang_before_body);
@@ -136,10 +120,18 @@ sub set_rules
 		$mock->rule({ match => { method => 'POST', body_contains => "~$name~",
 					defined $chance ? (probability => $chance, seed => $seed) : () }, %rule });
 	}
-	foreach my $fault (@poll_faults)
+	foreach my $fault (@search_faults)
 	{
-		$mock->rule({ match => { path => '/job-status/*', probability => $fault->[0], seed => $seed + ++$n },
+		$mock->rule({ match => { path => '/search/start-deep-search', probability => $fault->[0], seed => $seed + ++$n },
 				%{ $fault->[1] } });
+	}
+	foreach my $path (qw(/job-status/* /search/deep-search-status/*))
+	{
+		foreach my $fault (@poll_faults)
+		{
+			$mock->rule({ match => { path => $path, probability => $fault->[0], seed => $seed + ++$n },
+					%{ $fault->[1] } });
+		}
 	}
 	return;
 }
@@ -151,7 +143,7 @@ sub network_faults
 	foreach my $rule (@{ $mock->control('GET', 'rules') })
 	{
 		my $given = $rule->{rule} // $rule;
-		my $what = ($given->{match}{path} // '') eq '/job-status/*' ? 'poll' : 'submission';
+		my $what = ($given->{match}{path} // '') =~ /status/ ? 'poll' : 'submission';
 		$count{ "$what " . ($given->{fault} // $given->{status} // 'no_task') } += $rule->{applied};
 	}
 	return \%count;
@@ -160,7 +152,7 @@ sub network_faults
 # ---- the server ----
 
 my $node = SixtyfourTest::cluster('chaos', $mock, start => 0, route => 'worker',
-	conf => settings() . "restart_after_crash = on\n");
+	conf => $settings . "restart_after_crash = on\n");
 $node->start;
 SixtyfourTest::install($node, 'postgres', $mock, server => "requests_per_minute '0', timeout '2'");
 my $folder = $node->data_dir . '/sixtyfour_faults';
@@ -280,6 +272,8 @@ sub ask_at_once
 	return;
 }
 
+sub search { return attempt("SELECT sixtyfour_search_async('N@{[ ++$names ]}')"); }
+
 # enough for every step to be taken
 sub ask
 {
@@ -290,6 +284,7 @@ sub ask
 	add_rows(3);
 	attempt(qq{SELECT sixtyfour_enrich_dataframe_async(E'name,company\\n${\name(0.3)},Acme\\n', 'phone')}) if rand() < 0.5;
 	ask_at_once() if rand() < 0.3;
+	search() if rand() < 0.5;
 	attempt(q{SELECT sixtyfour_cancel(max(id)) FROM sixtyfour.job WHERE enrichment IS NULL AND state IN ('queued', 'sending', 'running')}) if rand() < 0.2;
 	return;
 }
@@ -302,16 +297,21 @@ sub accepted
 	my %tasks;
 	foreach my $entry (@{ $mock->ledger(method => 'POST', accepted => 1) })
 	{
-		my $operation = $entry->{path} =~ s{^/|-bulk|-async}{}gr =~ tr/-/_/r;
+		my $operation = $entry->{path} =~ m{^/search/} ? 'search' : $entry->{path} =~ s{^/|-bulk|-async}{}gr =~ tr/-/_/r;
 		my $body = $entry->{body};
-		my @who = $body->{csv_data} ? $body->{csv_data} =~ /\n([^,]+),/
+		my @who = $body->{csv_data} ? $body->{csv_data} =~ /\n([^,]+),/ : $body->{query} ? $body->{query}
 		  : map { $_->{name} } @{ $body->{leads} // [ $body->{lead} // $body->{lead_info} ] };
-		push @{ $tasks{"$operation $_"} }, $entry->{task_id} foreach @who;
+		foreach my $question (map { "$operation $_" } @who)
+		{
+			# what the service knew again is the same task
+			push @{ $tasks{$question} }, $entry->{task_id}
+			  unless defined $entry->{task_id} && grep { defined && $_ eq $entry->{task_id} } @{ $tasks{$question} // [] };
+		}
 	}
 	return \%tasks;
 }
 
-my $asked_about = q{coalesce(j.body #>> '{lead,name}', j.body #>> '{lead_info,name}', substring(j.body ->> 'csv_data' FROM '\n([^,]+),'))};
+my $asked_about = q{coalesce(j.body #>> '{lead,name}', j.body #>> '{lead_info,name}', substring(j.body ->> 'csv_data' FROM '\n([^,]+),'), j.body ->> 'query')};
 
 sub uncertain_calls
 {
@@ -336,8 +336,8 @@ sub resolve
 		my $action = rand() < $careless ? pick(qw(resubmit abandon)) : $task // 'resubmit';
 
 		# whatever becomes of the attempt, it may have been heard
-		$resubmitted{$_} = 1 foreach $action eq 'resubmit' ? @questions : ();
-		$abandoned{$_} = 1 foreach $action eq 'abandon' ? @questions : ();
+		$resubmitted{$_}++ foreach $action eq 'resubmit' ? @questions : ();
+		$abandoned{$_}++ foreach $action eq 'abandon' ? @questions : ();
 		attempt("SELECT sixtyfour_resolve($id, '$action')");
 	}
 	return;
@@ -358,6 +358,7 @@ sub terminate_worker
 
 # How a process is brought to those points where it does not come by itself
 my %bring = (
+	'resend'     => sub { search() foreach 1 .. 4; },
 	'cancel'     => sub { attempt('SELECT sixtyfour_cancel(' . (ask_lead(name(0)) || 0) . ')'); },
 	'resolve'    => sub { wait_for_uncertain(); resolve(2, 0); },
 	'named'      => sub { wait_for_uncertain(); resolve(100, 0); },
@@ -384,6 +385,14 @@ sub arm
 	return;
 }
 
+my $most = 0;	# workers at the same time
+
+sub count_workers
+{
+	$most = max($most, attempt(q(SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'sixtyfour worker')) || 0);
+	return;
+}
+
 # Make a process fail at a point; false if none comes there.
 sub strike
 {
@@ -396,10 +405,12 @@ sub strike
 		ask(6);
 		$bring{$point}->() if $bring{$point};
 		wait_a_while(sub { hits() > $before });
+		count_workers();
 		last if hits() > $before;
 	}
 	unlink "$folder/$point";
 	reconnect() if $action eq 'kill';
+	count_workers();
 	return hits() > $before;
 }
 
@@ -492,8 +503,8 @@ sub check
 	my ($when) = @_;
 	my $accepted = accepted();
 	my %twice = map { $_ => scalar @{ $accepted->{$_} } }
-	  grep { @{ $accepted->{$_} } > 1 && !$resubmitted{$_} && !$abandoned{$_} } keys %$accepted;
-	is_deeply(\%twice, {}, "$when: no question was accepted twice, unless a person wanted it");
+	  grep { @{ $accepted->{$_} } > 1 + ($resubmitted{$_} // 0) + ($abandoned{$_} // 0) } keys %$accepted;
+	is_deeply(\%twice, {}, "$when: no question was accepted more often than a person wanted");
 
 	my %known = map { $_->[0] => 1 } @{ rows("SELECT j.operation || ' ' || $asked_about FROM sixtyfour.job j
 		WHERE EXISTS (SELECT FROM sixtyfour.result r WHERE r.fingerprint = j.fingerprint)
@@ -532,10 +543,20 @@ check('after decisions');
 is(value(q(count(*) FROM sixtyfour.call WHERE state IN ('uncertain', 'expired'))), 0, 'nothing is uncertain any more');
 is(value(q(string_agg(DISTINCT concat_ws(' ', j.state, c.state, coalesce(c.sqlstate, j.sqlstate)), ', ') FROM sixtyfour.job j LEFT JOIN sixtyfour.call c ON c.id = j.call
 	WHERE j.state NOT IN ('succeeded', 'cancelled') AND NOT (c.state = 'failed' AND c.raw IS NOT NULL OR c.state = 'abandoned' OR c.state = 'rejected' AND c.sqlstate = '22023'))),
-	undef, 'what failed was refused, abandoned, or cannot be read and is kept');
+	undef, 'what failed was refused, abandoned, or cannot be read and is kept')
+  or diag explain rows(q(SELECT to_jsonb(j), to_jsonb(c) FROM sixtyfour.job j JOIN sixtyfour.call c ON c.id = j.call WHERE j.state = 'failed' AND c.state = 'done' LIMIT 3));
 
 # ---- a worker that does not know that another one has taken over ----
 
+$mock->settings({ task_seconds => undef });
+my $running = ask_lead("N@{[ ++$names ]}");
+$node->poll_query_until('postgres', "SELECT state = 'running' FROM sixtyfour.job WHERE id = $running") or die;
+$session->value(q{
+	CREATE TABLE stolen (call bigint);
+	CREATE FUNCTION note_theft() RETURNS trigger LANGUAGE plpgsql AS
+		$$BEGIN INSERT INTO public.stolen VALUES (NEW.id); RETURN NEW; END$$;
+	CREATE TRIGGER theft BEFORE UPDATE ON sixtyfour.call FOR EACH ROW WHEN (NEW.epoch < OLD.epoch) EXECUTE FUNCTION note_theft();
+});
 my $before = hits();
 arm('reply-read', 'pause', 1);
 my $stale = ask_lead("N@{[ ++$names ]}");
@@ -544,15 +565,22 @@ SixtyfourTest::poll_until(sub { -e "$folder/reply-read.paused" }) or die 'the wo
 is(hits() - $before, 1, 'a worker sleeps over a reply');
 $session->value(q(UPDATE sixtyfour.state SET epoch = epoch + 1));
 $session->value(q(UPDATE sixtyfour.call SET epoch = s.epoch, state = 'uncertain', sqlstate = '08007' FROM sixtyfour.state s WHERE state = 'sending'));
+$session->value(q(UPDATE sixtyfour.call SET epoch = s.epoch FROM sixtyfour.state s WHERE state = 'accepted'));
+$mock->settings({ task_seconds => 0.3 });
 my $log = -s $node->logfile;
-unlink "$folder/reply-read.paused";
+# so long after its last look around it looks again when it is woken
+$node->poll_query_until('postgres', q(SELECT max(created_at) + interval '200 ms' < clock_timestamp() FROM sixtyfour.call)) or die;
 my $next = ask_lead("N@{[ ++$names ]}");
+unlink "$folder/reply-read.paused";
 $node->poll_query_until('postgres', "SELECT state = 'succeeded' FROM sixtyfour.job WHERE id = $next") or die;
 like(slurp_file($node->logfile, $log), qr/FATAL:  another worker has taken over this database/, 'and is told when it wakes that another one has taken over');
+is(value('count(*) FROM stolen'), 0, 'it took no task from the other one');
 is(value("concat_ws(' ', j.state, c.state, c.task_id) FROM sixtyfour.job j JOIN sixtyfour.call c ON c.id = j.call WHERE j.id = $stale"),
 	'uncertain uncertain', 'what it knew came too late');
+$mock->control('POST', 'tasks/all', { action => 'finish' });
 decide_all();
 is(value("state FROM sixtyfour.job WHERE id = $stale"), 'succeeded', 'until a person names the task');
+is(value("state FROM sixtyfour.job WHERE id = $running"), 'succeeded', 'the running task came home');
 is(scalar @{ accepted()->{$question} }, 1, 'nothing was paid for twice');
 
 # ---- a job that is cancelled between its call and its request ----
@@ -568,6 +596,8 @@ is(value("string_agg(state, ' ' ORDER BY id) FROM sixtyfour.job WHERE id IN ($ca
 is(scalar @{ accepted()->{"enrich_lead N$names"} }, 1, 'which was paid for once');
 
 my $said = slurp_file($node->logfile);
+is($most, 1, 'there were never two workers');
+unlike($said, qr/another worker is running/, 'nor was one started beside another');
 unlike($said, qr/PANIC|TRAP|terminated by signal (?!9:)/, 'nothing but the kills has crashed');
 
 done_testing();

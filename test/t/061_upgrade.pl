@@ -71,8 +71,8 @@ sub full_script
 {
 	my $text = slurp_file("$source/sixtyfour--$old.sql");
 
-	$text = edited($text, "-- {\"input column\": value} as they were\n)",
-		"-- {\"input column\": value} as they were\n\t, label text NOT NULL DEFAULT ''\n)");
+	$text = edited($text, "-- where the rows go that its answer speaks of\n)",
+		"-- where the rows go that its answer speaks of\n\t, label text NOT NULL DEFAULT ''\n)");
 	return edited($text, "\n\tFROM sixtyfour.job\n", ", label\n\tFROM sixtyfour.job\n") . $functions;
 }
 

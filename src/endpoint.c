@@ -351,7 +351,7 @@ static const Endpoint endpoints[] = {
 static const char *const idempotent[] = {"/workflows/run", "/bulk-intelligence/"};
 
 /* Paths that are the account owner's, with all below them; see owner_only. */
-static const char *const private_paths[] = {"/webhooks", "/oauth", "/me"};
+static const char *const private_paths[] = {"/webhooks", "/oauth", "/me", "/chat"};
 
 /* What a field's value is in SQL, for people; see FieldType */
 static const char *const sql_types[] = {

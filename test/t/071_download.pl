@@ -737,7 +737,7 @@ sub in_background
 			  && !$watcher->value("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'sixtyfour probe'");
 		}) or die 'the background process says nothing';
 	unlike($said, qr/c2lnbm|api_good/, 'no secret is in the log');
-	return join "\n", $said =~ /(?:LOG|ERROR|DETAIL):\s+((?:probe|temporary file size|HTTP status|transfer).*)/g;
+	return join "\n", $said =~ /(?:LOG|ERROR|DETAIL):\s+((?:probe|temporary file size|HTTP status|transfer|end of response).*)/g;
 }
 
 subtest 'a background process' => sub {

@@ -102,14 +102,15 @@ CREATE FUNCTION @extschema@.sixtyfour_request(method text, path text,
 	RETURNS jsonb AS 'MODULE_PATHNAME'
 	LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000;
 COMMENT ON FUNCTION @extschema@.sixtyfour_request(text, text, jsonb, jsonb) IS
-'any request to the service: method GET, POST, PATCH, PUT or DELETE, path from "/", query parameters as an object, JSON body; returns the JSON answer, CSV as a JSON string, NULL for none; what is not GET may be billed and is sent only once';
+'any request to the service: method GET, POST, PATCH, PUT or DELETE, path from "/", query parameters as an object, JSON body; returns the JSON answer, CSV as a JSON string, NULL for none; what is not GET may be billed and is sent only once; paths below /webhooks, /oauth and /me are for the owner of the server';
 
 CREATE FUNCTION @extschema@.sixtyfour_endpoints(OUT operation text, OUT method text,
-	OUT path text, OUT async_path text, OUT bulk_path text, OUT cents integer)
+	OUT path text, OUT async_path text, OUT bulk_path text, OUT cents integer,
+	OUT fields text[])
 	RETURNS SETOF record AS 'MODULE_PATHNAME'
-	LANGUAGE C IMMUTABLE PARALLEL SAFE ROWS 30;
+	LANGUAGE C IMMUTABLE PARALLEL SAFE ROWS 40;
 COMMENT ON FUNCTION @extschema@.sixtyfour_endpoints() IS
-'the endpoints of the service that are known, with the price of one call in cents (NULL: not known)';
+'the endpoints of the service that are known, with the price of one call in cents (NULL: not known), and the fields of the path and of the body, the subject first';
 
 --
 -- Reading answers
@@ -225,7 +226,7 @@ BEGIN ATOMIC
 			 END DESC NULLS LAST, place;
 END;
 COMMENT ON FUNCTION @extschema@.sixtyfour_leads(jsonb) IS
-'the people in an answer of enrich-company, one object per row, best score (0-10) first';
+'the people in an answer of enrich-company or company-intelligence, one object per row, best score (0-10) first';
 
 --
 -- CSV texts, and rows of a table's type
@@ -1043,7 +1044,7 @@ CREATE FUNCTION @extschema@.sixtyfour_forget(subject jsonb)
 	RETURNS bigint AS 'MODULE_PATHNAME'
 	LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE COST 1000;
 COMMENT ON FUNCTION @extschema@.sixtyfour_forget(jsonb) IS
-'erase the jobs, and the answers to them, whose subject (lead, lead_info, target_company, data) contains this object, such as {"name": "Ada Brandt"}: one''s own, all for the owner of the database; calls are kept as a record of money; returns how many jobs and answers were erased';
+'erase the jobs, and the answers to them, whose subject (lead, lead_info, target_company, data, input_data; or {linkedin_url}) contains this object, such as {"name": "Ada Brandt"}: one''s own, all for the owner of the database; calls are kept as a record of money; returns how many jobs and answers were erased';
 
 CREATE FUNCTION @extschema@.sixtyfour_why(job bigint)
 	RETURNS text AS 'MODULE_PATHNAME'
@@ -1189,7 +1190,7 @@ CREATE FUNCTION @extschema@.sixtyfour_create_enrichment(name text, target regcla
 	payer text DEFAULT 'inserter')
 	RETURNS void AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION @extschema@.sixtyfour_create_enrichment(text, regclass, text, jsonb, jsonb, jsonb, jsonb, boolean, boolean, text, boolean, interval, text) IS
-'declares how rows of a table are enriched: input {"field": "column"} is asked of operation find_email, find_phone, enrich_lead, enrich_company or qa_agent, and output {"column": "$.jsonpath"} takes its answer home; struct and options are the rest of the request; condition is like a trigger''s WHEN; payer is inserter or owner; rows written directly to partitions attached later are found by sixtyfour_run_enrichment()';
+'declares how rows of a table are enriched: input {"field": "column"} is asked of an operation such as find_email or enrich_company, and output {"column": "$.jsonpath"} takes its answer home; struct and options are the rest of the request; condition is like a trigger''s WHEN; payer is inserter or owner; rows written directly to partitions attached later are found by sixtyfour_run_enrichment()';
 
 CREATE FUNCTION @extschema@.sixtyfour_run_enrichment(name text, filter text DEFAULT NULL,
 	max_rows bigint DEFAULT NULL)

@@ -16,6 +16,8 @@ INSERT INTO emails VALUES
 	(7, '{"email":[]}'),
 	(8, '{"email":""}'),
 	(9, '{"name":"J"}'),
+	(10, '{"name":"J","email":"a@x.test"}'),	-- echoed: the lead had it
+	(11, '{"email":[["a@x.test","OK","COMPANY"]],"personal_email":[["p@y.test","UNKNOWN"]]}'),
 	-- other statuses
 	(20, '{"email":[["a@x.test","INVALID","COMPANY"]]}'),
 	(21, '{"email":[["a@x.test","NOT_FOUND","COMPANY"],["b@x.test","INVALID"]]}'),
@@ -53,6 +55,7 @@ INSERT INTO phones VALUES
 	(2, '{"phone":[{"number":"+1 555-123-4567","region":"US"}]}'),
 	(3, '{"phone":[{"number":"+1 555-123-4567","region":"US"},{"number":"+44 20 7946 0000","region":"GB"}]}'),
 	(4, '{"phone":""}'),
+	(5, '{"name":"J","phone":"","cost_cents":30}'),
 	-- others
 	(20, '{"phone":[]}'),
 	(21, '{"phone":[{"number":"","region":"US"},{"number":"+44 20 7946 0000"}]}'),

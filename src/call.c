@@ -48,10 +48,9 @@ is_for_worker(const Operation *operation)
 
 /* Some things are the account's own, not for all who may spend. */
 static void
-check_owner(const Operation *operation, const Account *account)
+check_owner(const Account *account)
 {
-	if (operation->endpoint->owner_only &&
-		!s64_server_ownercheck(account->serverid, GetUserId()))
+	if (!s64_server_ownercheck(account->serverid, GetUserId()))
 		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_FOREIGN_SERVER, account->server);
 }
 
@@ -64,7 +63,8 @@ ask(FunctionCallInfo fcinfo, const Operation *operation)
 	Jsonb	   *body = s64_request_normalize(endpoint, s64_operation_body(fcinfo, operation));
 	Jsonb	   *answer;
 
-	check_owner(operation, account);
+	if (endpoint->owner_only)
+		check_owner(account);
 	if (is_for_worker(operation))
 	{
 		if (s64_inquiry_make(account, endpoint, body, NULL, &answer))
@@ -129,13 +129,17 @@ sixtyfour_request(PG_FUNCTION_ARGS)
 	Account    *account;
 	ApiRequest *request;
 	Jsonb	   *answer;
+	char	   *path;
 
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
 		PG_RETURN_NULL();
 	account = s64_account_get(s64_guc_server, GetUserId());
+	path = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	if (s64_endpoint_is_private(path))
+		check_owner(account);
 	request = s64_request_make_raw(account,
 								   text_to_cstring(PG_GETARG_TEXT_PP(0)),
-								   text_to_cstring(PG_GETARG_TEXT_PP(1)),
+								   path,
 								   PG_ARGISNULL(2) ? NULL : PG_GETARG_JSONB_P(2),
 								   PG_ARGISNULL(3) ? NULL : PG_GETARG_JSONB_P(3));
 	answer = s64_session_exchange(account, request);

@@ -290,6 +290,7 @@ check_field(const Field *field, const JsonbValue *v)
 		case FIELD_STRUCT:
 			check_struct(name, v);
 			break;
+		case FIELD_PROFILE:
 		case FIELD_TEXT:
 			if (!is_text(v))
 				fault(NULL, "\"%s\" must be a text that is not empty", name);

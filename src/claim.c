@@ -313,7 +313,7 @@ uuid_array(const pg_uuid_t **values, int n)
 										   TYPALIGN_CHAR));
 }
 
-/* The subjects of jobs; NULL where that is not an object */
+/* Whom or what jobs are about; NULL where that cannot be told */
 static Datum
 subject_array(ClaimJob **jobs, int n)
 {
@@ -323,9 +323,9 @@ subject_array(ClaimJob **jobs, int n)
 
 	for (int i = 0; i < n; i++)
 	{
-		Jsonb	   *subject = s64_request_subject(jobs[i]->endpoint, jobs[i]->body);
+		Jsonb	   *subject = s64_request_about(jobs[i]->endpoint, jobs[i]->body);
 
-		nulls[i] = subject == NULL || !JB_ROOT_IS_OBJECT(subject);
+		nulls[i] = subject == NULL;
 		subjects[i] = JsonbPGetDatum(subject);
 	}
 	return PointerGetDatum(construct_md_array(subjects, nulls, 1, &n, &lower, JSONBOID, -1,

@@ -155,10 +155,37 @@ read_operation(Declaration *d)
 	char	   *operation = get_text(d, ARG_OPERATION);
 
 	d->endpoint = s64_endpoint_find(operation);
-	if (d->endpoint == NULL || d->endpoint->fields[0].type != FIELD_FACTS)
+	if (d->endpoint == NULL || !s64_endpoint_enriches(d->endpoint))
 		refuse(ERRCODE_INVALID_PARAMETER_VALUE,
 			   psprintf("operation \"%s\" cannot enrich rows", operation),
-			   "Use find_email, find_phone, enrich_lead, enrich_company or qa_agent.");
+			   psprintf("Use %s.", s64_endpoint_list(s64_endpoint_enriches)));
+}
+
+/* What the operation needs to know must be there, in a type that it takes. */
+static void
+check_input(const Declaration *d, Jsonb *input)
+{
+	const Field *subject = &d->endpoint->fields[0];
+	const char *needed = subject->type == FIELD_PROFILE ? subject->name : subject->choices;
+	JsonbValue	v;
+
+	if (needed == NULL)
+		return;
+	if (getKeyJsonValueFromContainer(&input->root, needed, strlen(needed), &v) == NULL)
+		refuse(ERRCODE_INVALID_PARAMETER_VALUE,
+			   psprintf("operation %s needs \"%s\" in \"input\"", d->endpoint->name, needed),
+			   psprintf("Give {\"%s\": \"column\"%s}.", needed,
+						subject->type == FIELD_PROFILE ? "" : ", ..."));
+	if (subject->type != FIELD_PROFILE)
+		return;
+	if (JB_ROOT_COUNT(input) > 1)
+		refuse(ERRCODE_INVALID_PARAMETER_VALUE,
+			   psprintf("operation %s takes nothing but \"%s\" in \"input\"",
+						d->endpoint->name, needed), NULL);
+	if (d->inputs[0].category != TYPCATEGORY_STRING)
+		refuse(ERRCODE_DATATYPE_MISMATCH,
+			   psprintf("column \"%s\" of table \"%s\" is no text", d->inputs[0].name,
+						RelationGetRelationName(d->target)), NULL);
 }
 
 static void
@@ -193,6 +220,7 @@ read_input(Declaration *d)
 				   psprintf("column \"%s\" of table \"%s\" does not exist", name,
 							RelationGetRelationName(d->target)), NULL);
 	}
+	check_input(d, input);
 }
 
 static bool
@@ -239,10 +267,10 @@ check_leads(const Declaration *d)
 	Oid			relid = RelationGetRelid(leads->rel);
 	Oid			owner = d->target->rd_rel->relowner;
 
-	if (strcmp(d->endpoint->name, "enrich_company") != 0)
+	if (!s64_endpoint_finds_people(d->endpoint))
 		refuse(ERRCODE_INVALID_PARAMETER_VALUE,
 			   psprintf("operation %s finds no \"" S64_LEADS "\"", d->endpoint->name),
-			   "Only enrich_company does.");
+			   psprintf("Use %s.", s64_endpoint_list(s64_endpoint_finds_people)));
 	if (leads->rel->rd_rel->relkind != RELKIND_RELATION &&
 		leads->rel->rd_rel->relkind != RELKIND_PARTITIONED_TABLE)
 		refuse(ERRCODE_WRONG_OBJECT_TYPE,
@@ -410,7 +438,8 @@ sixtyfour_create_enrichment(PG_FUNCTION_ARGS)
 	check_server(&d);
 	read_input(&d);
 	read_output(&d);
-	s64_sample_check(d.endpoint, get_jsonb(&d, ARG_STRUCT), get_jsonb(&d, ARG_OPTIONS));
+	s64_sample_check(d.endpoint, get_jsonb(&d, ARG_INPUT), get_jsonb(&d, ARG_STRUCT),
+					 get_jsonb(&d, ARG_OPTIONS));
 
 	id = add(&d);
 	if (id == 0)

@@ -7,8 +7,10 @@
  */
 #include "postgres.h"
 
+#include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "funcapi.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/tuplestore.h"
 
@@ -103,13 +105,13 @@ static const Field research_fields[] = {
 };
 
 static const Field get_linkedin_fields[] = {
-	{"linkedin_url", FIELD_TEXT, true, NULL},
+	{"linkedin_url", FIELD_PROFILE, true, NULL},
 	{"include_fresh", FIELD_BOOLEAN, false, NULL},
 	END
 };
 
 static const Field enrich_linkedin_fields[] = {
-	{"linkedin_url", FIELD_TEXT, true, NULL},
+	{"linkedin_url", FIELD_PROFILE, true, NULL},
 	{"struct", FIELD_STRUCT, false, NULL},
 	{"model_override", FIELD_TEXT, false, NULL},
 	END
@@ -307,7 +309,7 @@ static const Endpoint endpoints[] = {
 	.one_of = "query simple_filters filters parsed_query search_id cursor", .exclusive = true},
 	{"export_search", "POST", "/search/export",
 	COSTS(PRICE_UNKNOWN), .follow = &search_status, .rows = ROWS_SEARCH, .fields = export_fields,
-	.one_of = "search_id parsed_query"},
+	.one_of = "search_id parsed_query", .exclusive = true},
 	{"filter_fields", "GET", "/search/filter-capabilities?mode={mode}&refresh={refresh}",
 	.fields = filter_fields_fields},
 	{"filter_values", "POST", "/search/filter-field-values", .fields = filter_values_fields},
@@ -347,6 +349,30 @@ static const Endpoint endpoints[] = {
  * end, all paths below.
  */
 static const char *const idempotent[] = {"/workflows/run", "/bulk-intelligence/"};
+
+/* Paths that are the account owner's, with all below them; see owner_only. */
+static const char *const private_paths[] = {"/webhooks", "/oauth", "/me", "/chat"};
+
+/* What a field's value is in SQL, for people; see FieldType */
+static const char *const sql_types[] = {
+	[FIELD_ANY] = "text",
+	[FIELD_FACTS] = "jsonb",
+	[FIELD_PROFILE] = "text",
+	[FIELD_STRUCT] = "jsonb",
+	[FIELD_TEXT] = "text",
+	[FIELD_STRING] = "text",
+	[FIELD_BOOLEAN] = "boolean",
+	[FIELD_COUNT] = "integer",
+	[FIELD_HOURS] = "integer",
+	[FIELD_CHOICE] = "text",
+	[FIELD_URL] = "text",
+	[FIELD_TEXTS] = "jsonb",
+	[FIELD_OBJECT] = "jsonb",
+	[FIELD_OBJECTS] = "jsonb",
+	[FIELD_PAYLOAD] = "jsonb",
+	[FIELD_CRITERIA] = "jsonb",
+	[FIELD_REFERENCES] = "jsonb",
+};
 
 S64_FUNCTION(sixtyfour_endpoints);
 
@@ -394,6 +420,90 @@ s64_endpoint_is_idempotent(const char *method, const char *path)
 			return strcmp(method, "POST") == 0;
 	}
 	return false;
+}
+
+static int
+hex_digit(char c)
+{
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	c = pg_ascii_tolower((unsigned char) c);
+	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+/*
+ * The path decoded, in lower case and with single slashes; palloc'd.  What was
+ * encoded twice is decoded twice.
+ */
+static char *
+plain_path(const char *path)
+{
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	for (const char *p = path; *p; p++)
+	{
+		char		c = *p;
+
+		if (c == '%' && hex_digit(p[1]) >= 0 && hex_digit(p[2]) >= 0)
+		{
+			c = (char) (hex_digit(p[1]) << 4 | hex_digit(p[2]));
+			p += 2;
+		}
+		if (c == '/' && buf.len > 0 && buf.data[buf.len - 1] == '/')
+			continue;
+		appendStringInfoChar(&buf, pg_ascii_tolower((unsigned char) c));
+	}
+	return strchr(buf.data, '%') != NULL && strcmp(buf.data, path) != 0
+		? plain_path(buf.data) : buf.data;
+}
+
+bool
+s64_endpoint_is_private(const char *path)
+{
+	char	   *plain = plain_path(path);
+
+	for (size_t i = 0; i < lengthof(private_paths); i++)
+	{
+		size_t		len = strlen(private_paths[i]);
+
+		if (strncmp(plain, private_paths[i], len) == 0 && strchr("/;?#", plain[len]) != NULL)
+			return true;
+	}
+	/* one that climbs may lead anywhere */
+	return strstr(plain, "/../") != NULL || strstr(plain, "/./") != NULL;
+}
+
+bool
+s64_endpoint_enriches(const Endpoint *endpoint)
+{
+	return endpoint->fields[0].type == FIELD_FACTS || endpoint->fields[0].type == FIELD_PROFILE;
+}
+
+bool
+s64_endpoint_finds_people(const Endpoint *endpoint)
+{
+	return s64_endpoint_has_field(endpoint, "find_people");
+}
+
+char *
+s64_endpoint_list(bool (*fits) (const Endpoint *endpoint))
+{
+	StringInfoData buf;
+	const char *last = NULL;
+
+	initStringInfo(&buf);
+	for (size_t i = 0; i < lengthof(endpoints); i++)
+	{
+		if (!fits(&endpoints[i]))
+			continue;
+		if (last != NULL)
+			appendStringInfo(&buf, "%s%s", buf.len > 0 ? ", " : "", last);
+		last = endpoints[i].name;
+	}
+	if (last != NULL)
+		appendStringInfo(&buf, "%s%s", buf.len > 0 ? " or " : "", last);
+	return buf.data;
 }
 
 bool
@@ -516,6 +626,20 @@ s64_endpoint_url(const char *base_url, const char *path,
 	return buf.data;
 }
 
+/* Array of "name type", and " NOT NULL" where a field is required */
+static Datum
+describe_fields(const Endpoint *endpoint)
+{
+	ArrayBuildState *fields = initArrayResult(TEXTOID, CurrentMemoryContext, false);
+
+	for (const Field *field = endpoint->fields; field->name; field++)
+		accumArrayResult(fields,
+						 CStringGetTextDatum(psprintf("%s %s%s", field->name, sql_types[field->type],
+													  field->required ? " NOT NULL" : "")),
+						 false, TEXTOID, CurrentMemoryContext);
+	return makeArrayResult(fields, CurrentMemoryContext);
+}
+
 /* sixtyfour_endpoints(): the table, for people */
 Datum
 sixtyfour_endpoints(PG_FUNCTION_ARGS)
@@ -526,8 +650,8 @@ sixtyfour_endpoints(PG_FUNCTION_ARGS)
 	for (size_t i = 0; i < lengthof(endpoints); i++)
 	{
 		const Endpoint *e = &endpoints[i];
-		Datum		values[6];
-		bool		nulls[6] = {0};
+		Datum		values[7];
+		bool		nulls[7] = {0};
 
 		values[0] = CStringGetTextDatum(e->name);
 		values[1] = CStringGetTextDatum(e->method);
@@ -538,6 +662,7 @@ sixtyfour_endpoints(PG_FUNCTION_ARGS)
 		values[4] = nulls[4] ? 0 : CStringGetTextDatum(e->bulk_path);
 		nulls[5] = e->price == PRICE_UNKNOWN;
 		values[5] = Int32GetDatum(e->price);
+		values[6] = describe_fields(e);
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
 	return (Datum) 0;

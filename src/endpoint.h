@@ -21,6 +21,7 @@ typedef enum FieldType
 {
 	FIELD_ANY,					/* also what stands in the path, which is checked there */
 	FIELD_FACTS,				/* object that says something: the subject */
+	FIELD_PROFILE,				/* text, the address of a profile: the subject */
 	FIELD_STRUCT,				/* object of field descriptions */
 	FIELD_TEXT,					/* text, not empty */
 	FIELD_STRING,				/* text */
@@ -138,6 +139,23 @@ extern bool s64_endpoint_has_field(const Endpoint *endpoint, const char *name);
 
 /* Does the service honour Idempotency-Key with this method and path? */
 extern bool s64_endpoint_is_idempotent(const char *method, const char *path);
+
+/*
+ * Is this a path to the account's own things, which are not for all who may
+ * spend?  Whatever its spelling: a server may take paths for equal that are not.
+ */
+extern bool s64_endpoint_is_private(const char *path);
+
+/* Can the endpoint be asked about the rows of a table? */
+extern bool s64_endpoint_enriches(const Endpoint *endpoint);
+
+/* Does it find people at the company that it is asked about? */
+extern bool s64_endpoint_finds_people(const Endpoint *endpoint);
+
+/*
+ * "a, b or c": the names of the endpoints of which fits() is true; palloc'd.
+ */
+extern char *s64_endpoint_list(bool (*fits) (const Endpoint *endpoint));
 
 /* Is a submission of the endpoint's, sent twice, accepted and billed once? */
 extern bool s64_endpoint_is_known_again(const Endpoint *endpoint);

@@ -36,7 +36,8 @@ S64_FUNCTION(sixtyfour_forget);
 
 static SqlStatement delete_jobs = {
 	"WITH gone AS (DELETE FROM sixtyfour.job j USING unnest($4, $5) AS s (operation, subject)"
-	"  WHERE j.operation = s.operation AND j.body -> s.subject @> $1 AND " MAY("j.owner")
+	"  WHERE j.operation = s.operation"
+	"  AND (j.body -> s.subject @> $1 OR jsonb_build_object(s.subject, j.body -> s.subject) @> $1) AND " MAY("j.owner")
 	"  RETURNING j.call, j.item, j.result)"
 	" SELECT count(*), array_agg(call), array_agg(item), array_agg(result) FROM gone",
 	5, {JSONBOID, BOOLOID, OIDOID, TEXTARRAYOID, TEXTARRAYOID}, NULL
@@ -96,7 +97,7 @@ subject_fields(Datum *operations, Datum *fields)
 
 	for (int i = 0; (endpoint = s64_endpoint_at(i)) != NULL; i++)
 	{
-		if (endpoint->fields[0].type != FIELD_FACTS)
+		if (!s64_endpoint_enriches(endpoint))
 			continue;
 		names = accumArrayResult(names, CStringGetTextDatum(endpoint->name), false,
 								 TEXTOID, CurrentMemoryContext);

@@ -36,6 +36,7 @@ typedef struct Paging
 	const Endpoint *endpoint;
 	Jsonb	   *body;			/* of the first page */
 	List	   *cursors;		/* that were followed */
+	int			page;			/* that is asked for, from 1 */
 	int			empty;			/* pages, the last ones */
 	int64		left;			/* rows that are still wanted; -1: all */
 } Paging;
@@ -55,54 +56,54 @@ get_page(const Paging *paging, Jsonb *body)
 								s64_request_make(paging->account, paging->endpoint, body));
 }
 
+/* What an error must say of a page: which one, and that its cursor may be old. */
+static void
+add_context(void *arg)
+{
+	const Paging *paging = arg;
+
+	errcontext("Sixtyfour %s, page %d", paging->endpoint->name, paging->page);
+	if (paging->page > 1 && geterrcode() == ERRCODE_INVALID_PARAMETER_VALUE)
+		errhint("The cursor may have expired. Pages before it were answered from the ledger if they were asked for earlier; with \"sixtyfour.cache_ttl\" = 0 all are asked for anew, which may cost again.");
+}
+
 static JsonbValue *
 member(Jsonb *object, const char *name, JsonbValue *v)
 {
 	return getKeyJsonValueFromContainer(&object->root, name, strlen(name), v);
 }
 
-/* Is this field one of several of which only one may be given? */
+/* Does the next page depend on it?  The cursor stands for all the rest. */
 static bool
-is_subject(const Endpoint *endpoint, const JsonbValue *key)
+is_kept(const JsonbValue *key)
 {
-	const char *words = endpoint->one_of;
-	const char *word = words;
+	static const char *const kept[] = {"mode", "page_size", "max_results"};
 
-	while (*word)
+	for (size_t i = 0; i < lengthof(kept); i++)
 	{
-		size_t		len = strcspn(word, " ");
-
-		if (len == (size_t) key->val.string.len &&
-			memcmp(word, key->val.string.val, len) == 0)
+		if ((size_t) key->val.string.len == strlen(kept[i]) &&
+			memcmp(key->val.string.val, kept[i], key->val.string.len) == 0)
 			return true;
-		word += len;
-		word += *word == ' ';
 	}
 	return false;
 }
 
-/*
- * The body for the page behind a cursor.  Where the cursor is a subject, it
- * stands in the place of the one that was given.
- */
+/* The body for the page behind a cursor, which goes without what was asked */
 static Jsonb *
 make_next(const Paging *paging, const JsonbValue *cursor)
 {
 	JsonbInState state = {0};
 	JsonbIterator *it = JsonbIteratorInit(&paging->body->root);
-	JsonbValue	name = {.type = jbvString,.val.string = {.len = 6,.val = "cursor"}};
 	JsonbValue	key;
 	JsonbValue	v;
 	JsonbIteratorToken token;
-	bool		alone = is_subject(paging->endpoint, &name);
 
 	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
 	while ((token = JsonbIteratorNext(&it, &v, true)) != WJB_DONE)
 	{
 		if (token == WJB_KEY)
 			key = v;
-		else if (token == WJB_VALUE && !(alone && is_subject(paging->endpoint, &key)) &&
-				 !(key.val.string.len == 6 && memcmp(key.val.string.val, "cursor", 6) == 0))
+		else if (token == WJB_VALUE && is_kept(&key))
 		{
 			pushJsonbValue(&state, WJB_KEY, &key);
 			pushJsonbValue(&state, WJB_VALUE, &v);
@@ -155,18 +156,33 @@ add_rows(Paging *paging, Jsonb *page, const Rowset *rowset)
 	}
 }
 
+/* What a page says: 1 that there is more, 0 that there is not, -1 nothing */
+static int
+read_more(Jsonb *page)
+{
+	JsonbValue	v;
+
+	return member(page, "has_more", &v) != NULL && v.type == jbvBool ? v.val.boolean : -1;
+}
+
 /* The body for the page behind this one; NULL if it is the last. */
 static Jsonb *
 get_next(Paging *paging, Jsonb *page)
 {
-	JsonbValue	more;
+	int			more = read_more(page);
 	JsonbValue	cursor;
 
-	if (paging->left == 0 || member(page, "next_cursor", &cursor) == NULL ||
-		cursor.type != jbvString || cursor.val.string.len == 0)
+	if (paging->left == 0 || more == 0)
 		return NULL;
-	if (member(page, "has_more", &more) != NULL && more.type == jbvBool && !more.val.boolean)
+	if (member(page, "next_cursor", &cursor) == NULL || cursor.type != jbvString ||
+		cursor.val.string.len == 0)
+	{
+		if (more > 0)
+			ereport(WARNING,
+					(errmsg("%s: the service has more rows, but names no next page",
+							paging->endpoint->name)));
 		return NULL;
+	}
 	if (was_followed(paging, &cursor))
 		ereport(ERROR,
 				(errcode(ERRCODE_PROTOCOL_VIOLATION),
@@ -198,6 +214,7 @@ sixtyfour_pages(PG_FUNCTION_ARGS)
 	const Operation *operation = s64_operation_get(fcinfo);
 	Rowset		rowset = s64_rowset_begin(fcinfo);
 	Paging		paging = {0};
+	ErrorContextCallback callback = {error_context_stack, add_context, &paging};
 	Jsonb	   *body;
 
 	paging.endpoint = operation->endpoint;
@@ -205,14 +222,17 @@ sixtyfour_pages(PG_FUNCTION_ARGS)
 	body = paging.body = s64_request_normalize(paging.endpoint,
 											   s64_operation_body(fcinfo, operation));
 	paging.left = read_wanted(body);
+	error_context_stack = &callback;
 	while (body != NULL)
 	{
 		Jsonb	   *page;
 
 		CHECK_FOR_INTERRUPTS();
+		paging.page++;
 		page = get_page(&paging, body);
 		add_rows(&paging, page, &rowset);
 		body = get_next(&paging, page);
 	}
+	error_context_stack = callback.previous;
 	return (Datum) 0;
 }

@@ -321,6 +321,21 @@ s64_request_subject(const Endpoint *endpoint, Jsonb *body)
 }
 
 Jsonb *
+s64_request_about(const Endpoint *endpoint, Jsonb *body)
+{
+	const Field *field = &endpoint->fields[0];
+	Jsonb	   *subject = s64_request_subject(endpoint, body);
+	JsonbValue	v;
+
+	if (subject == NULL || JB_ROOT_IS_OBJECT(subject))
+		return subject;
+	if (field->type != FIELD_PROFILE || !JB_ROOT_IS_SCALAR(subject) ||
+		!JsonbExtractScalar(&subject->root, &v) || v.type != jbvString)
+		return NULL;
+	return s64_request_argument(field->name, pnstrdup(v.val.string.val, v.val.string.len));
+}
+
+Jsonb *
 s64_request_manner(const Endpoint *endpoint, Jsonb *body)
 {
 	JsonbInState state = {0};

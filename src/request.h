@@ -102,6 +102,12 @@ extern Jsonb *s64_request_argument(const char *name, const char *value);
 extern Jsonb *s64_request_subject(const Endpoint *endpoint, Jsonb *body);
 
 /*
+ * Whom or what a body is about, as an object: its subject, or {name: subject}
+ * for the address of a profile; NULL if it is neither
+ */
+extern Jsonb *s64_request_about(const Endpoint *endpoint, Jsonb *body);
+
+/*
  * The body without its subject: equal texts mean that two jobs can travel in
  * one bulk request.
  */

@@ -70,24 +70,52 @@ s64_resend_count(void)
 
 /* ---- flights that have ended ---- */
 
-/* Has the service a chance to tell that it had accepted this one already? */
+/*
+ * May the service have accepted this one, now or when it was sent before?  That
+ * a later attempt was not sent, or was refused, is no proof of the first; but
+ * what is wrong with these bytes was wrong with them then.
+ */
 static bool
-is_to_be_sent_again(const Flight *flight)
+may_be_accepted(const Flight *flight)
 {
-	if (flight->task != NULL || !flight->request->known_again ||
-		flight->outcome->billing == BILLING_NONE ||
-		flight->opened_at + S64_RESEND_WINDOW <= GetCurrentTimestamp())
-		return false;
 	switch (flight->outcome->kind)
 	{
+		case OUTCOME_ANSWER:
+		case OUTCOME_BAD_REQUEST:
+			return false;
 		case OUTCOME_LOST:
 		case OUTCOME_TIMED_OUT:
 		case OUTCOME_SERVICE_FAILED:
 		case OUTCOME_UNREADABLE:
-			return true;
+			return flight->resends > 0 || flight->outcome->billing != BILLING_NONE;
 		default:
-			return false;
+			return flight->resends > 0;
 	}
+}
+
+/*
+ * Is it to be sent again, as it may be accepted, and the service can tell?  If
+ * it is too late for that, it is uncertain.
+ */
+static bool
+is_to_be_sent_again(Flight *flight)
+{
+	if (flight->task != NULL || !flight->request->known_again || !may_be_accepted(flight))
+		return false;
+	flight->outcome->billing = BILLING_UNCERTAIN;
+	return flight->opened_at + S64_RESEND_WINDOW > GetCurrentTimestamp();
+}
+
+/* When: after a pause that grows, or the one that the service wants */
+static TimestampTz
+when_again(Flight *flight)
+{
+	const Outcome *outcome = flight->outcome;
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (outcome->kind == OUTCOME_RATE_LIMITED && !flight->request->few_at_once)
+		s64_meter_refused(flight->account, outcome->retry_after, now);
+	return now + Max(s64_schedule_retry(flight->resends++), outcome->retry_after);
 }
 
 Flight *
@@ -107,7 +135,7 @@ s64_resend_next(void)
 		resend->flight = flight;
 		resend->server = flight->account->server;
 		resend->payer = flight->account->userid;
-		resend->due = GetCurrentTimestamp() + s64_schedule_retry(flight->resends++);
+		resend->due = when_again(flight);
 		push_waiting(resend);
 	}
 	return NULL;
@@ -127,6 +155,7 @@ s64_resend_recall(const LedgerUnanswered *calls, int n)
 		flight->items = 1;
 		flight->reserved = call->expected_cents;
 		flight->reserved_at = flight->opened_at = call->created_at;
+		flight->resends = 1;
 		resend->flight = flight;
 		resend->server = pstrdup(call->server);
 		resend->payer = call->payer;

@@ -146,6 +146,30 @@ append_changed(StringInfo buf, const Column *columns, int n)
 	appendStringInfoChar(buf, ')');
 }
 
+/* Append the part of the body that comes from the row. */
+static void
+append_subject(StringInfo buf, const Enrichment *e)
+{
+	const Field *subject = &e->endpoint->fields[0];
+
+	if (subject->type == FIELD_PROFILE)
+		appendStringInfoString(buf, "s.subject");	/* it is all there is in the input */
+	else
+		appendStringInfo(buf, "pg_catalog.jsonb_build_object(%s, s.subject)",
+						 quote_literal_cstr(subject->name));
+}
+
+/* Append that the row has what the service cannot do without. */
+static void
+append_needed(StringInfo buf, const Enrichment *e)
+{
+	const Field *subject = &e->endpoint->fields[0];
+
+	if (subject->type == FIELD_FACTS && subject->choices != NULL)
+		appendStringInfo(buf, " AND pg_catalog.jsonb_exists(s.subject, %s)",
+						 quote_literal_cstr(subject->choices));
+}
+
 char *
 s64_rows_query(const Enrichment *e, Relation target, RowSource source,
 			   const char *new_table, const char *old_table,
@@ -170,8 +194,9 @@ s64_rows_query(const Enrichment *e, Relation target, RowSource source,
 	if (*problem != NULL)
 		return NULL;
 
-	appendStringInfo(&buf, "SELECT pg_catalog.jsonb_build_object(%s, s.subject) || $1, ",
-					 quote_literal_cstr(e->endpoint->fields[0].name));
+	appendStringInfoString(&buf, "SELECT ");
+	append_subject(&buf, e);
+	appendStringInfoString(&buf, " || $1, ");
 	s64_columns_append_json(&buf, S64_ROWS_ALIAS, key, nkey);
 	appendStringInfoString(&buf, ", ");
 	s64_columns_append_json(&buf, S64_ROWS_ALIAS, input, ninput);
@@ -181,6 +206,7 @@ s64_rows_query(const Enrichment *e, Relation target, RowSource source,
 	appendStringInfo(&buf, " CROSS JOIN LATERAL (SELECT pg_catalog.jsonb_strip_nulls("
 					 "pg_catalog.jsonb_build_object(%s)) AS subject OFFSET 0) s"
 					 " WHERE s.subject <> '{}'", facts.data);
+	append_needed(&buf, e);
 	if (source == ROWS_UPDATED)
 		append_changed(&buf, input, ninput);
 	else if (!e->refreshes)

@@ -71,8 +71,20 @@ object_of(const char *name, Jsonb *value)
 	return finish(&state, WJB_END_OBJECT);
 }
 
+/*
+ * A body with nothing but a subject: the input, whose values are names of
+ * columns, does for one.
+ */
+static Jsonb *
+make_subject(const Endpoint *endpoint, Jsonb *input)
+{
+	return endpoint->fields[0].type == FIELD_PROFILE ? input
+		: object_of(endpoint->fields[0].name, input);
+}
+
 void
-s64_sample_check(const Endpoint *endpoint, Jsonb *structure, Jsonb *options)
+s64_sample_check(const Endpoint *endpoint, Jsonb *input, Jsonb *structure,
+				 Jsonb *options)
 {
 	const char *subject = endpoint->fields[0].name;
 	Jsonb	   *body;
@@ -86,8 +98,7 @@ s64_sample_check(const Endpoint *endpoint, Jsonb *structure, Jsonb *options)
 	if (structure != NULL && has_member(options, "struct"))
 		refuse("\"struct\" is given both as an argument and in \"options\"");
 
-	body = DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum("{\"name\": \"x\"}")));
-	body = object_of(subject, body);
+	body = make_subject(endpoint, input);
 	if (structure != NULL)
 		body = concat(body, object_of("struct", structure));
 	if (options != NULL)

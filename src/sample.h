@@ -14,9 +14,10 @@
 
 /*
  * Check struct and options (or NULL), which are what all requests have in
- * common; the subject comes from the rows.  Raises 22023.
+ * common; the subject, whose members input names, comes from the rows.  Raises
+ * 22023.
  */
-extern void s64_sample_check(const Endpoint *endpoint, Jsonb *structure,
-							 Jsonb *options);
+extern void s64_sample_check(const Endpoint *endpoint, Jsonb *input,
+							 Jsonb *structure, Jsonb *options);
 
 #endif							/* S64_SAMPLE_H */

@@ -31,6 +31,7 @@ typedef struct Exchange
 	HttpTransfer *transfer;		/* while one is under way */
 	int64		reserved;		/* cents set aside for it ... */
 	TimestampTz reserved_at;	/* ... and when */
+	Outcome    *doubtful;		/* of an earlier try, which may have been accepted */
 } Exchange;
 
 /*
@@ -42,9 +43,10 @@ add_context(void *arg)
 {
 	Exchange   *exchange = arg;
 
-	if (exchange->transfer == NULL)
+	if (exchange->transfer == NULL && exchange->doubtful == NULL)
 		return;
-	if (exchange->request->paid && s64_http_sent(exchange->transfer))
+	if (exchange->request->paid &&
+		(exchange->doubtful != NULL || s64_http_sent(exchange->transfer)))
 		errcontext("Sixtyfour request %s, which may have been accepted and billed",
 				   exchange->request->what);
 	else
@@ -55,9 +57,12 @@ add_context(void *arg)
 static void
 wait_for_slot(Exchange *exchange, int64 wait)
 {
-	if (GetCurrentTimestamp() + wait > exchange->deadline)
+	if (GetCurrentTimestamp() + wait <= exchange->deadline)
+		s64_session_sleep((long) (wait + 999) / 1000);
+	else if (exchange->doubtful != NULL)
+		s64_report_outcome(exchange->doubtful, exchange->request->what);
+	else
 		s64_report_no_slot(exchange->request->what, exchange->account, wait);
-	s64_session_sleep((long) (wait + 999) / 1000);
 }
 
 /* Get the account's leave to make one request now. */
@@ -118,7 +123,8 @@ give_up(int code, Datum arg)
 {
 	Exchange   *exchange = (Exchange *) DatumGetPointer(arg);
 	HttpTransfer *transfer = exchange->transfer;
-	bool		sent = transfer != NULL && s64_http_sent(transfer);
+	bool		sent = exchange->doubtful != NULL ||
+		(transfer != NULL && s64_http_sent(transfer));
 
 	exchange->transfer = NULL;
 	if (transfer != NULL)
@@ -177,11 +183,19 @@ metered_try(Exchange *exchange)
 	Outcome    *outcome;
 
 	take_slot(exchange);
-	exchange->reserved_at = GetCurrentTimestamp();
-	exchange->reserved = 0;
-	if (paid)
-		reserve_money(exchange);
+	/* what was set aside for an earlier try that may be accepted is for this one */
+	if (exchange->doubtful == NULL)
+	{
+		exchange->reserved_at = GetCurrentTimestamp();
+		exchange->reserved = 0;
+		if (paid)
+			reserve_money(exchange);
+	}
 	outcome = try_once(exchange);
+	/* that it was refused now, or not sent, proves nothing of an earlier try */
+	if (exchange->doubtful != NULL && outcome->kind != OUTCOME_ANSWER &&
+		outcome->kind != OUTCOME_BAD_REQUEST)
+		outcome->billing = BILLING_UNCERTAIN;
 	if (paid)
 		settle_money(exchange, outcome);
 
@@ -195,11 +209,10 @@ metered_try(Exchange *exchange)
 
 /*
  * May the request have been accepted, and can it be repeated all the same, as
- * its key tells the service that it is the same one?  Then it is not at risk
- * twice.
+ * its key tells the service that it is the same one?
  */
 static bool
-can_repeat(Exchange *exchange, const Outcome *outcome)
+can_repeat(Exchange *exchange, Outcome *outcome)
 {
 	TimestampTz now = GetCurrentTimestamp();
 
@@ -207,7 +220,7 @@ can_repeat(Exchange *exchange, const Outcome *outcome)
 		(outcome->kind != OUTCOME_LOST && outcome->kind != OUTCOME_SERVICE_FAILED) ||
 		now + REPEAT_PAUSE > exchange->deadline)
 		return false;
-	s64_meter_settle(exchange->account, exchange->reserved, 0, exchange->reserved_at);
+	exchange->doubtful = outcome;
 	wait_for_slot(exchange, REPEAT_PAUSE);
 	return true;
 }

@@ -241,6 +241,19 @@ equal_scalars(const JsonbValue *a, const JsonbValue *b)
 	}
 }
 
+/*
+ * Is what an answer repeats of a lead the same?  An address that was looked up
+ * may come back in lower case.
+ */
+static bool
+is_repeated(const Endpoint *endpoint, const JsonbValue *v, const JsonbValue *echoed)
+{
+	if (endpoint->echoed != NULL && v->type == jbvString && echoed->type == jbvString)
+		return v->val.string.len == echoed->val.string.len &&
+			pg_strncasecmp(v->val.string.val, echoed->val.string.val, v->val.string.len) == 0;
+	return equal_scalars(v, echoed);
+}
+
 /* Is what an answer says under this name the lead's own? */
 static bool
 is_echoed(const Endpoint *endpoint, const char *name)
@@ -271,7 +284,7 @@ count_echoes(const Endpoint *endpoint, JsonbContainer *item, Jsonb *lead)
 		else if (token == WJB_VALUE && v.type != jbvBinary &&
 				 is_echoed(endpoint, key) && member(item, key, &echoed) != NULL)
 		{
-			if (!equal_scalars(&v, &echoed))
+			if (!is_repeated(endpoint, &v, &echoed))
 				return -1;
 			echoes++;
 		}
@@ -290,6 +303,8 @@ count_plain_fields(const Endpoint *endpoint, Jsonb *lead)
  * The lead that an item is about: the one that it echoes most of; or the one at
  * the item's own place, if the lengths agree and it echoes as much, or all of
  * that one.  If nobody can tell: -1.  An item that echoes nothing is nobody's.
+ * Where it echoes what was looked up, several leads may have asked that: any of
+ * them will do.
  */
 static int
 find_lead(const Endpoint *endpoint, JsonbContainer *item, int place,
@@ -318,7 +333,7 @@ find_lead(const Endpoint *endpoint, JsonbContainer *item, int place,
 	if (same_length && taken[place] == NULL && here > 0 &&
 		(here == best_echoes || here == count_plain_fields(endpoint, leads[place])))
 		return place;
-	return tie ? -1 : best;
+	return tie && endpoint->echoed == NULL ? -1 : best;
 }
 
 void

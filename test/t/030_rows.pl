@@ -110,7 +110,8 @@ fails('no key', create("'e', 'keyless', 'find_email', $in, $out"),
 	'An answer finds its row by the primary key.');
 fails('no such operation', create("'e', 'people', 'search', $in, $out"),
 	'22023', 'operation "search" cannot enrich rows',
-	'Use find_email, find_phone, enrich_lead, enrich_company or qa_agent.');
+	'Use enrich_lead, enrich_company, find_email, find_phone, qa_agent, people_intelligence, company_intelligence, '
+	. 'reverse_email, reverse_phone, research_agent, get_linkedin or enrich_linkedin.');
 fails('empty input', create("'e', 'people', 'find_email', '{}', $out"),
 	'22023', '"input" must be a JSON object that names at least one column');
 fails('input that is no name', create("'e', 'people', 'find_email', '{\"name\":1}', $out"),
@@ -154,7 +155,7 @@ fails('payer', create("'e', 'people', 'find_email', $in, $out, payer => 'me'"),
 fails('refresh_after', create("'e', 'people', 'find_email', $in, $out, refresh_after => '0'"),
 	'22023', 'refresh_after must be positive');
 fails('leads of a lead', create("'e', 'people', 'find_email', $in, '{\"leads\":{\"table\":\"keyless\",\"key\":{\"name\":\"name\"},\"columns\":{\"email\":\"\$\"}}}'"),
-	'22023', 'operation find_email finds no "leads"', 'Only enrich_company does.');
+	'22023', 'operation find_email finds no "leads"', 'Use enrich_company or company_intelligence.');
 fails('server missing', "SET sixtyfour.server = 'gone'; " . create("'e', 'people', 'find_email', $in, $out"),
 	'28000', 'server "gone" does not exist');
 fails('somebody else\'s table', "SET ROLE bob; SELECT sixtyfour_create_enrichment('e', 'people', 'find_email', $in, $out)",

@@ -246,6 +246,37 @@ subtest 'a reply that is lost' => sub {
 	no_duplicates();
 };
 
+subtest 'a reply that is lost, and then a refusal' => sub {
+	# which proves nothing about what was sent before
+	foreach my $route (qw(auto direct))
+	{
+		$session->value("SET sixtyfour.route = $route");
+		$mock->reset;
+		my $flow = workflow('refused');
+		foreach my $status (402, 403, 429)
+		{
+			$mock->rule({ match => { path => $_ }, fault => 'close_after_body', times => 1 }) foreach $start, '/workflows/run';
+			$mock->rule({ match => { path => $_ }, status => $status, headers => { 'Retry-After' => '1' }, times => 1 }) foreach $start, '/workflows/run';
+			my $reply = ask("sixtyfour_search('$status $route')");
+			my $error = $reply->{error} // {};
+			if ($route eq 'auto' || $status == 429)
+			{
+				is(scalar @{ $reply->{rows} }, 25, "$status: it is sent once more ($route)");
+			}
+			else
+			{
+				like("$error->{hint}", qr/may have been accepted and billed/, "$status: the error says that it may be billed");
+			}
+			my $run = ask(qq(sixtyfour_run_workflow('$flow', '[{"company_name": "$status $route"}]')));
+			is(scalar @{ $run->{rows} }, 1, 'and so is a run') if $route eq 'auto' || $status == 429;
+			$mock->clear_rules;
+		}
+		no_duplicates();
+	}
+	$session->value('RESET sixtyfour.route');
+	is(value("count(*) FROM sixtyfour.calls WHERE state = 'uncertain'"), 0, 'nothing is uncertain');
+};
+
 subtest 'a worker that is killed while it starts one' => sub {
 	$mock->reset;
 	$mock->settings({ task_seconds => 0.1 });

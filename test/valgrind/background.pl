@@ -80,6 +80,34 @@ like(value("sixtyfour_wait($cached)"), qr/title/, 'the same question has the sto
 is(error_of(q(sixtyfour_find_email_async('{"name":"Ada"}', 'SECRET'))), '22023', 'bad arguments');
 is(error_of(q(sixtyfour_wait(123456789))), '42704', 'an unknown job');
 
+# ---- searches, workflows, pages, files ----
+
+sub rows { return scalar @{ $session->query("SELECT * FROM $_[0]")->{rows} }; }
+
+my $definition = q('{"blocks":[{"sequence_number":1,"block_type":"webhook","block_name":"webhook","specs":{}}],"edges":[]}');
+my $flow = value("sixtyfour_create_workflow('W', $definition) ->> 'id'");
+$mock->rule({ match => { path => $_ }, fault => 'close_after_body', times => 1 }) foreach '/search/start-deep-search', '/workflows/run';
+foreach my $route (qw(auto direct))
+{
+	$session->value("SET sixtyfour.route = $route");
+	is(rows("sixtyfour_search('somebody $route', max_results => 3)"), 3, "a search ($route)");
+	is(rows(qq{sixtyfour_run_workflow('$flow', '[{"company_name":"Acme $route"}]')}), 1, 'a run');
+	is(rows(qq{sixtyfour_filter_search('{"industry":"robotics $route"}', max_results => 12, options => '{"page_size":5}')}), 12, 'pages');
+}
+$session->value('RESET sixtyfour.route');
+my $found = value(q(sixtyfour_search_async('in the background')));
+value("sixtyfour_wait($found)");
+is(rows("sixtyfour_rows($found)"), 25, 'rows of a job');
+$mock->rule({ match => { path => '/files/*' }, fault => $_, times => 1 }) foreach qw(expired_address);
+is(rows("sixtyfour_rows($found)"), 25, 'at another address');
+$mock->rule({ match => { path => '/files/*' }, fault => 'cut', times => 1 });
+is(error_of("count(*) FROM sixtyfour_rows($found)"), '08006', 'a file that breaks off');
+value("count(*) FROM sixtyfour_workflows()");
+value(qq(sixtyfour_update_workflow('$flow', '{"workflow_name":"V"}')));
+value("sixtyfour_delete_workflow('$flow')");
+is(rows("sixtyfour_csv_rows(sixtyfour_csv('SELECT id, state FROM sixtyfour.jobs'))"), value('count(*) FROM sixtyfour.jobs'), 'CSV there and back');
+$mock->clear_rules;
+
 # ---- transactions ----
 
 $session->value('BEGIN');

@@ -102,7 +102,7 @@ CREATE FUNCTION @extschema@.sixtyfour_request(method text, path text,
 	RETURNS jsonb AS 'MODULE_PATHNAME'
 	LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000;
 COMMENT ON FUNCTION @extschema@.sixtyfour_request(text, text, jsonb, jsonb) IS
-'any request to the service: method GET, POST, PATCH, PUT or DELETE, path from "/", query parameters as an object, JSON body; returns the JSON answer, CSV as a JSON string, NULL for none; what is not GET may be billed and is sent only once; paths below /webhooks, /oauth and /me are for the owner of the server';
+'any request to the service: method GET, POST, PATCH, PUT or DELETE, path from "/", query parameters as an object, JSON body; returns the JSON answer, CSV as a JSON string, NULL for none; what is not GET may be billed and is sent only once, unless the service knows it again (/workflows/run, /bulk-intelligence); paths below /webhooks, /oauth, /me and /chat are for the owner of the server';
 
 CREATE FUNCTION @extschema@.sixtyfour_endpoints(OUT operation text, OUT method text,
 	OUT path text, OUT async_path text, OUT bulk_path text, OUT cents integer,

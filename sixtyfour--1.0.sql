@@ -794,7 +794,7 @@ COMMENT ON FUNCTION @extschema@.sixtyfour_filter_search_async(jsonb, jsonb, text
 
 CREATE FUNCTION @extschema@.sixtyfour_search_query(query text DEFAULT NULL,
 	simple_filters jsonb DEFAULT NULL, filters jsonb DEFAULT NULL, parsed_query jsonb DEFAULT NULL,
-	search_id text DEFAULT NULL, mode text DEFAULT 'people', max_results integer DEFAULT NULL,
+	search_id text DEFAULT NULL, mode text DEFAULT NULL, max_results integer DEFAULT NULL,
 	options jsonb DEFAULT NULL)
 	RETURNS SETOF jsonb AS 'MODULE_PATHNAME', 'sixtyfour_pages'
 	LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000 ROWS 100;
@@ -803,7 +803,7 @@ COMMENT ON FUNCTION @extschema@.sixtyfour_search_query(text, jsonb, jsonb, jsonb
 
 CREATE FUNCTION @extschema@.sixtyfour_search_query_async(query text DEFAULT NULL,
 	simple_filters jsonb DEFAULT NULL, filters jsonb DEFAULT NULL, parsed_query jsonb DEFAULT NULL,
-	search_id text DEFAULT NULL, mode text DEFAULT 'people', max_results integer DEFAULT NULL,
+	search_id text DEFAULT NULL, mode text DEFAULT NULL, max_results integer DEFAULT NULL,
 	options jsonb DEFAULT NULL, priority integer DEFAULT 100, run_at timestamptz DEFAULT now())
 	RETURNS bigint AS 'MODULE_PATHNAME', 'sixtyfour_call_async'
 	LANGUAGE C VOLATILE PARALLEL UNSAFE;

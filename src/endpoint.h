@@ -97,6 +97,8 @@ typedef struct Endpoint
 	bool		exclusive;		/* and not two */
 	const char *echoed;			/* fields of a lead that a bulk answer repeats;
 								 * NULL: all but email and phone */
+	const char *people_field;	/* with it, a request that names no mode is about
+								 * people; or NULL */
 	bool		owner_only;		/* for the owner of the server alone */
 	const char *other_method;	/* where the service has it elsewhere: to be used */
 	const char *other_path;		/* when it does not know the path; or NULL */

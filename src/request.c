@@ -53,11 +53,68 @@ strip_nulls(Jsonb *object)
 	return JsonbValueToJsonb(state.result);
 }
 
+/* Push the members of an object but one. */
+static void
+push_members_but(JsonbInState *state, Jsonb *object, const char *but)
+{
+	JsonbIterator *it = JsonbIteratorInit(&object->root);
+	JsonbValue	key;
+	JsonbValue	v;
+	JsonbIteratorToken token;
+
+	while ((token = JsonbIteratorNext(&it, &v, true)) != WJB_DONE)
+	{
+		if (token == WJB_KEY)
+			key = v;
+		else if (token == WJB_VALUE &&
+				 ((size_t) key.val.string.len != strlen(but) ||
+				  memcmp(key.val.string.val, but, strlen(but)) != 0))
+		{
+			pushJsonbValue(state, WJB_KEY, &key);
+			pushJsonbValue(state, WJB_VALUE, &v);
+		}
+	}
+}
+
+static void
+push_text(JsonbInState *state, const char *text)
+{
+	JsonbValue	v;
+
+	v.type = jbvString;
+	v.val.string.val = (char *) text;
+	v.val.string.len = strlen(text);
+	pushJsonbValue(state, WJB_VALUE, &v);
+}
+
+/* The object with one text more, unless it has a member of that name */
+static Jsonb *
+add_text(Jsonb *object, const char *name, const char *text)
+{
+	JsonbInState state = {0};
+	JsonbValue	v;
+
+	if (getKeyJsonValueFromContainer(&object->root, name, strlen(name), &v) != NULL)
+		return object;
+	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	push_members_but(&state, object, name);
+	s64_json_push_key(&state, name);
+	push_text(&state, text);
+	pushJsonbValue(&state, WJB_END_OBJECT, NULL);
+	return JsonbValueToJsonb(state.result);
+}
+
 Jsonb *
 s64_request_normalize(const Endpoint *endpoint, Jsonb *body)
 {
+	JsonbValue	v;
+
 	body = strip_nulls(body);
 	s64_check_body(endpoint, body);
+	if (endpoint->people_field != NULL &&
+		getKeyJsonValueFromContainer(&body->root, endpoint->people_field,
+									 strlen(endpoint->people_field), &v) != NULL)
+		body = add_text(body, "mode", "people");
 	return body;
 }
 
@@ -133,57 +190,6 @@ static char *
 random_uuid(void)
 {
 	return uuid_text(DatumGetUUIDP(DirectFunctionCall1(gen_random_uuid, (Datum) 0)));
-}
-
-/* Push the members of an object but one. */
-static void
-push_members_but(JsonbInState *state, Jsonb *object, const char *but)
-{
-	JsonbIterator *it = JsonbIteratorInit(&object->root);
-	JsonbValue	key;
-	JsonbValue	v;
-	JsonbIteratorToken token;
-
-	while ((token = JsonbIteratorNext(&it, &v, true)) != WJB_DONE)
-	{
-		if (token == WJB_KEY)
-			key = v;
-		else if (token == WJB_VALUE &&
-				 ((size_t) key.val.string.len != strlen(but) ||
-				  memcmp(key.val.string.val, but, strlen(but)) != 0))
-		{
-			pushJsonbValue(state, WJB_KEY, &key);
-			pushJsonbValue(state, WJB_VALUE, &v);
-		}
-	}
-}
-
-static void
-push_text(JsonbInState *state, const char *text)
-{
-	JsonbValue	v;
-
-	v.type = jbvString;
-	v.val.string.val = (char *) text;
-	v.val.string.len = strlen(text);
-	pushJsonbValue(state, WJB_VALUE, &v);
-}
-
-/* The object with one text more, unless it has a member of that name */
-static Jsonb *
-add_text(Jsonb *object, const char *name, const char *text)
-{
-	JsonbInState state = {0};
-	JsonbValue	v;
-
-	if (getKeyJsonValueFromContainer(&object->root, name, strlen(name), &v) != NULL)
-		return object;
-	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
-	push_members_but(&state, object, name);
-	s64_json_push_key(&state, name);
-	push_text(&state, text);
-	pushJsonbValue(&state, WJB_END_OBJECT, NULL);
-	return JsonbValueToJsonb(state.result);
 }
 
 /* ---- the path ---- */

@@ -33,8 +33,9 @@ typedef struct ApiRequest
 
 /*
  * A request body as it is sent: without members that are null, which to the
- * service means the same as not given.  Raises 22023 if the service would not
- * take it.
+ * service means the same as not given; with the mode that goes without saying
+ * to people, but not to the service.  Raises 22023 if the service would not take
+ * it.
  */
 extern Jsonb *s64_request_normalize(const Endpoint *endpoint, Jsonb *body);
 

@@ -112,10 +112,11 @@ when_again(Flight *flight)
 {
 	const Outcome *outcome = flight->outcome;
 	TimestampTz now = GetCurrentTimestamp();
+	int64		pause = s64_schedule_retry(flight->resends++);
 
 	if (outcome->kind == OUTCOME_RATE_LIMITED && !flight->request->few_at_once)
 		s64_meter_refused(flight->account, outcome->retry_after, now);
-	return now + Max(s64_schedule_retry(flight->resends++), outcome->retry_after);
+	return now + Max(pause, outcome->retry_after);
 }
 
 Flight *

@@ -428,7 +428,7 @@ CREATE UNIQUE INDEX call_item_open ON sixtyfour.call_item (account, fingerprint)
 CREATE TABLE sixtyfour.call_subject (
 	call bigint NOT NULL,
 	item smallint NOT NULL,
-	subject jsonb,						-- NULL: that is not an object
+	subject jsonb,						-- an object, or an array of them; NULL: neither
 	PRIMARY KEY (call, item)
 );
 

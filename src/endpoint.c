@@ -223,8 +223,8 @@ static const Field workflow_change_fields[] = {
 };
 
 static const Field run_fields[] = {
-	{"id", FIELD_ANY, true, NULL},
 	{"webhook_payload", FIELD_PAYLOAD, true, NULL},
+	{"id", FIELD_ANY, true, NULL},
 	{"specs_override", FIELD_OBJECT, false, NULL},
 	END
 };
@@ -479,6 +479,12 @@ bool
 s64_endpoint_enriches(const Endpoint *endpoint)
 {
 	return endpoint->fields[0].type == FIELD_FACTS || endpoint->fields[0].type == FIELD_PROFILE;
+}
+
+bool
+s64_endpoint_names_somebody(const Endpoint *endpoint)
+{
+	return s64_endpoint_enriches(endpoint) || endpoint->fields[0].type == FIELD_PAYLOAD;
 }
 
 bool

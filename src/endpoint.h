@@ -151,6 +151,9 @@ extern bool s64_endpoint_is_private(const char *path);
 /* Can the endpoint be asked about the rows of a table? */
 extern bool s64_endpoint_enriches(const Endpoint *endpoint);
 
+/* Does its subject say whom or what it is about, one or several? */
+extern bool s64_endpoint_names_somebody(const Endpoint *endpoint);
+
 /* Does it find people at the company that it is asked about? */
 extern bool s64_endpoint_finds_people(const Endpoint *endpoint);
 

@@ -37,7 +37,8 @@ S64_FUNCTION(sixtyfour_forget);
 static SqlStatement delete_jobs = {
 	"WITH gone AS (DELETE FROM sixtyfour.job j USING unnest($4, $5) AS s (operation, subject)"
 	"  WHERE j.operation = s.operation"
-	"  AND (j.body -> s.subject @> $1 OR jsonb_build_object(s.subject, j.body -> s.subject) @> $1) AND " MAY("j.owner")
+	"  AND (j.body -> s.subject @> $1 OR j.body -> s.subject @> jsonb_build_array($1)"
+	"   OR jsonb_build_object(s.subject, j.body -> s.subject) @> $1) AND " MAY("j.owner")
 	"  RETURNING j.call, j.item, j.result)"
 	" SELECT count(*), array_agg(call), array_agg(item), array_agg(result) FROM gone",
 	5, {JSONBOID, BOOLOID, OIDOID, TEXTARRAYOID, TEXTARRAYOID}, NULL
@@ -53,7 +54,8 @@ static SqlStatement select_items = {
 	" (SELECT call, item FROM unnest($4, $5) AS o (call, item) WHERE call IS NOT NULL"
 	"  UNION SELECT call, item FROM sixtyfour.result WHERE id = ANY ($6)"
 	"  UNION SELECT s.call, s.item FROM sixtyfour.call_subject s"
-	"   JOIN sixtyfour.call c ON c.id = s.call WHERE s.subject @> $1 AND " MAY("c.payer")
+	"   JOIN sixtyfour.call c ON c.id = s.call"
+	"   WHERE (s.subject @> $1 OR s.subject @> jsonb_build_array($1)) AND " MAY("c.payer")
 	" ) AS i (call, item)"
 	" WHERE $2 OR NOT EXISTS (SELECT FROM sixtyfour.job j WHERE j.call = i.call AND j.item = i.item)"
 	"  AND NOT EXISTS (SELECT FROM sixtyfour.result r JOIN sixtyfour.job j ON j.result = r.id"
@@ -97,7 +99,7 @@ subject_fields(Datum *operations, Datum *fields)
 
 	for (int i = 0; (endpoint = s64_endpoint_at(i)) != NULL; i++)
 	{
-		if (!s64_endpoint_enriches(endpoint))
+		if (!s64_endpoint_names_somebody(endpoint))
 			continue;
 		names = accumArrayResult(names, CStringGetTextDatum(endpoint->name), false,
 								 TEXTOID, CurrentMemoryContext);

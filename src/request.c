@@ -333,7 +333,7 @@ s64_request_about(const Endpoint *endpoint, Jsonb *body)
 	Jsonb	   *subject = s64_request_subject(endpoint, body);
 	JsonbValue	v;
 
-	if (subject == NULL || JB_ROOT_IS_OBJECT(subject))
+	if (subject == NULL || JB_ROOT_IS_OBJECT(subject) || field->type == FIELD_PAYLOAD)
 		return subject;
 	if (field->type != FIELD_PROFILE || !JB_ROOT_IS_SCALAR(subject) ||
 		!JsonbExtractScalar(&subject->root, &v) || v.type != jbvString)

@@ -104,7 +104,8 @@ extern Jsonb *s64_request_subject(const Endpoint *endpoint, Jsonb *body);
 
 /*
  * Whom or what a body is about, as an object: its subject, or {name: subject}
- * for the address of a profile; NULL if it is neither
+ * for the address of a profile; or as the payload of a run, which may be an
+ * array of objects; NULL if it is neither
  */
 extern Jsonb *s64_request_about(const Endpoint *endpoint, Jsonb *body);
 

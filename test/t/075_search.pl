@@ -384,6 +384,17 @@ subtest 'a run by hand' => sub {
 	is(failure(qq(sixtyfour_run_workflow('nobody', '[{"a": 1}]'))), '02000 run_workflow: the service does not know what was asked for', 'a workflow that there is not');
 };
 
+subtest 'somebody is forgotten' => sub {
+	$mock->reset;
+	$mock->settings({ task_seconds => 0.1 });
+	my $flow = workflow('forget');
+	ask(qq(sixtyfour_run_workflow('$flow', '[{"company_name": "Acme"}, {"company_name": "Forgotten", "name": "Jo"}]')));
+	ask(qq(sixtyfour_run_workflow('$flow', '{"company_name": "Forgotten"}')));
+	is(value(q(sixtyfour_forget('{"company_name": "Forgotten"}'))), 4, 'with the runs: two jobs and two answers');
+	is(value(q(count(*) FROM sixtyfour.job WHERE body::text LIKE '%Forgotten%')), 0, 'which are gone');
+	is(value(q(count(*) FROM sixtyfour.call_subject WHERE subject::text LIKE '%Forgotten%')), 0, 'wholly');
+};
+
 # ---- without a worker, and as a candidate ----
 
 subtest 'a task that somebody names' => sub {

@@ -3,6 +3,9 @@
  * retry.c
  *		Tries again what failed: reads again the answer that came, or asks again.
  *
+ * Where the answer is here, and only its rows could not be inserted into the
+ * table that was named for them, that is what is tried again.
+ *
  * An answer that could not be read was paid for, and is kept as text.  Another
  * version of the library, or another setting, may be able to read it.
  *
@@ -18,6 +21,7 @@
 #include "utils/builtins.h"
 #include "utils/resowner.h"
 
+#include "arrival.h"
 #include "compat.h"
 #include "encoding.h"
 #include "endpoint.h"
@@ -257,7 +261,7 @@ use_kept(int64 job, Kept *kept)
 	return true;
 }
 
-/* sixtyfour_retry(job bigint) → boolean: was it failed or cancelled? */
+/* sixtyfour_retry(job bigint) → boolean: was there something to try again? */
 Datum
 sixtyfour_retry(PG_FUNCTION_ARGS)
 {
@@ -268,6 +272,11 @@ sixtyfour_retry(PG_FUNCTION_ARGS)
 	if (find_kept(DatumGetInt64(job), &kept) &&
 		use_kept(DatumGetInt64(job), &kept))
 		PG_RETURN_BOOL(true);
+	if (s64_arrival_again(DatumGetInt64(job)))
+	{
+		s64_errand_wake(PROCESS_WRITER);
+		PG_RETURN_BOOL(true);
+	}
 	s64_sql_begin();
 	queued = s64_sql_run(&queue_job, &job, NULL) > 0;
 	s64_sql_end();

@@ -262,6 +262,7 @@ begin_next(Import *import)
 		arrival = s64_arrival_next(&set);
 		if (arrival != NULL)
 			retrieval = begin(arrival);
+		S64_FAULT("import-begin");
 		s64_process_end_transaction();
 	}
 	PG_CATCH();

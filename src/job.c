@@ -205,6 +205,11 @@ is_delivered(const Job *job)
 {
 	bool		late = GetCurrentTimestamp() - job->finished_at >= DELIVERY_GRACE;
 
+	if (job->imports && is_delivery(job, "unapplied"))
+		ereport(NOTICE,
+				(errmsg("job " INT64_FORMAT " has its answer, but its rows could not be inserted",
+						job->id),
+				 errdetail_internal("%s", s64_report_join(job->message, job->detail))));
 	if (!is_delivery(job, "pending"))
 		return true;
 	if (!late || (job->imports && job->sqlstate == NULL && !job->foreign))

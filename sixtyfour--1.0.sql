@@ -994,7 +994,7 @@ CREATE FUNCTION @extschema@.sixtyfour_retry(job bigint)
 	RETURNS boolean AS 'MODULE_PATHNAME'
 	LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 COMMENT ON FUNCTION @extschema@.sixtyfour_retry(bigint) IS
-'queue a failed or cancelled job again, which may cost again; where an answer that could not be read is kept and can be read now, that is taken instead; a NOTICE says which; of a job that succeeded, but whose rows could not be inserted into its table (delivery unapplied), fetch and insert the rows again, which costs nothing; false if the job is none of these';
+'queue a failed or cancelled job again, which may cost again; where an answer that could not be read is kept and can be read now, that is taken instead; a NOTICE says which; of a job that succeeded, but whose rows could not be inserted into its table (delivery unapplied), or are held up, fetch and insert the rows again, which costs nothing; false if the job is none of these';
 
 CREATE FUNCTION @extschema@.sixtyfour_resolve(call bigint, action text)
 	RETURNS void AS 'MODULE_PATHNAME'

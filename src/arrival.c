@@ -65,7 +65,8 @@ static SqlStatement set_postponed = {
 static SqlStatement set_pending = {
 	"UPDATE sixtyfour.job SET delivery = 'pending', sqlstate = NULL, message = NULL,"
 	" run_at = clock_timestamp()"
-	" WHERE id = $1 AND delivery = 'unapplied' AND enrichment IS NULL AND into_table IS NOT NULL",
+	" WHERE id = $1 AND enrichment IS NULL AND into_table IS NOT NULL"
+	" AND (delivery = 'unapplied' OR delivery = 'pending' AND sqlstate IS NOT NULL)",
 	1, {INT8OID}, NULL
 };
 

@@ -69,8 +69,8 @@ extern void s64_arrival_postpone(int64 job, int64 pause, int sqlstate,
 								 const char *message);
 
 /*
- * unapplied -> pending; false if the job is not one whose rows could not be
- * written to a table.
+ * unapplied -> pending, and what was postponed is due now; false if the job is
+ * not one whose rows are held up.
  */
 extern bool s64_arrival_again(int64 job);
 

@@ -73,6 +73,7 @@ typedef struct Job
 	const Endpoint *endpoint;	/* NULL: not known to this library */
 	Jsonb	   *body;
 	Jsonb	   *answer;			/* NULL: none */
+	bool		brought;		/* the job itself is of another home */
 	bool		imports;		/* its answer's rows go into a table ... */
 	char	   *table;			/* ... with this name */
 } Job;
@@ -85,7 +86,8 @@ static SqlStatement select_job = {
 	"  AND (c.home_system, c.home_database::bigint) <> ($2, $3)), j.xmin, r.answer,"
 	" j.operation, j.body, j.detail, j.hint,"
 	" EXISTS (SELECT FROM sixtyfour.candidate k WHERE k.call = j.call),"
-	" j.enrichment IS NULL AND j.into_table IS NOT NULL, j.into_table::text"
+	" j.enrichment IS NULL AND j.into_table IS NOT NULL, j.into_table::text,"
+	" (j.home_system, j.home_database::bigint) <> ($2, $3)"
 	" FROM sixtyfour.job j LEFT JOIN sixtyfour.result r ON r.id = j.result"
 	" WHERE j.id = $1",
 	3, {INT8OID, INT8OID, INT8OID}, NULL
@@ -128,6 +130,7 @@ fill_job(Job *job)
 	job->asking = DatumGetBool(s64_sql_value(0, 19, &isnull));
 	job->imports = DatumGetBool(s64_sql_value(0, 20, &isnull));
 	job->table = s64_sql_text(0, 21);
+	job->brought = DatumGetBool(s64_sql_value(0, 22, &isnull));
 }
 
 static void
@@ -212,13 +215,13 @@ is_delivered(const Job *job)
 				 errdetail_internal("%s", s64_report_join(job->message, job->detail))));
 	if (!is_delivery(job, "pending"))
 		return true;
-	if (!late || (job->imports && job->sqlstate == NULL && !job->foreign))
+	if (!late || (job->imports && job->sqlstate == NULL && !job->brought))
 		return false;
 	if (!job->imports)
 		ereport(NOTICE,
 				(errmsg("job " INT64_FORMAT " has its answer, but the row is locked: it is written later",
 						job->id)));
-	else if (job->foreign)
+	else if (job->brought)
 		ereport(NOTICE,
 				(errmsg("job " INT64_FORMAT " has its answer, but its rows wait for sixtyfour_resume()",
 						job->id)));
@@ -568,7 +571,7 @@ why_imported(const Job *job)
 	if (is_delivery(job, "unapplied"))
 		return psprintf("It succeeded, but its rows could not be inserted into %s: %s; mend it, then use sixtyfour_retry(" INT64_FORMAT ").",
 						job->table, said, job->id);
-	if (job->foreign)
+	if (job->brought)
 		return "It succeeded in a database that this one is a copy of; its rows wait for sixtyfour_resume().";
 	if (job->sqlstate != NULL)
 		return psprintf("It succeeded; its rows are tried again at %s: %s%s.",

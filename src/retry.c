@@ -3,8 +3,8 @@
  * retry.c
  *		Tries again what failed: reads again the answer that came, or asks again.
  *
- * Where the answer is here, and only its rows could not be inserted into the
- * table that was named for them, that is what is tried again.
+ * Where the answer is here, and only its rows are not in the table that was named
+ * for them, that is what is tried again.
  *
  * An answer that could not be read was paid for, and is kept as text.  Another
  * version of the library, or another setting, may be able to read it.

@@ -19,7 +19,7 @@ alarm 600;
 my $true = JSON::PP::true;
 my $mock = SixtyfourTest::Mock->start('--keys' => 'api_good,api_other');
 my $node = SixtyfourTest::cluster('import', $mock,
-	conf   => SixtyfourTest::fault_settings() . "restart_after_crash = on\nautovacuum = off\n",
+	conf   => SixtyfourTest::fault_settings() . "restart_after_crash = on\nautovacuum = off\nshared_buffers = 16MB\n",
 	server => "requests_per_minute '0'");
 my $faults = SixtyfourTest::fault_folder($node);
 
@@ -77,7 +77,7 @@ sub fate { return psql("SELECT concat_ws(' ', delivery, sqlstate, message) FROM 
 sub hurry
 {
 	my ($job) = @_;
-	psql("UPDATE sixtyfour.job SET run_at = clock_timestamp() WHERE id = $job; SELECT sixtyfour_resume()");
+	psql("SELECT sixtyfour_retry($job)", 'alice');
 	return;
 }
 
@@ -501,9 +501,12 @@ $node->poll_query_until('second', q{SELECT delivery = 'applied' FROM sixtyfour.j
 $node->poll_query_until('copy', q{SELECT state = 'idle' FROM sixtyfour.workers WHERE kind = 'writer' AND database = 'copy'}) or die 'no writer';
 is($sql->('copy', "SELECT sixtyfour_why($other)"), 'It succeeded in a database that this one is a copy of; its rows wait for sixtyfour_resume().', 'a copy imports nothing');
 is($sql->('copy', 'SELECT delivery, (SELECT count(*) FROM held) FROM sixtyfour.job'), 'pending|0', 'by itself');
-$sql->('copy', 'SELECT sixtyfour_resume(); UPDATE sixtyfour.job SET run_at = now()');
+$reply = SixtyfourTest::Session->new($node, database => 'copy')->query("SELECT sixtyfour_wait($other)");
+is($reply->{notices}[0]{message}, "job $other has its answer, but its rows wait for sixtyfour_resume()", 'as a wait says');
+$sql->('copy', "SELECT sixtyfour_resume(), sixtyfour_retry($other)");
 $node->poll_query_until('copy', q{SELECT delivery = 'applied' FROM sixtyfour.job}) or die 'no rows';
 is($sql->($_, 'SELECT string_agg(name, \' \') FROM held'), 'both', "$_ has its rows") foreach qw(second copy);
+is($sql->('copy', "SELECT sixtyfour_why($other)"), 'It succeeded: 1 row was inserted.', 'as it says');
 
 $mock->rule({ match => { path => '/files/*' }, hold => $true });
 $sql->($_, q{SELECT sixtyfour_search_async('dropped', into_table => 'held')}) foreach qw(second copy);
@@ -530,7 +533,8 @@ SKIP:
 	is(psql('SELECT count(*), count(DISTINCT row_number) FROM huge'), "$rows|$rows", 'each row once');
 	my $grown = $hwm->() - $before;
 	note sprintf 'it took %.1f s, and %d kB', time - $start, $grown;
-	cmp_ok($grown, '<', 20_000, 'in bounded memory');
+	# what it has seen of shared_buffers counts as well
+	cmp_ok($grown, '<', 25_000, 'in bounded memory');
 }
 
 done_testing();

@@ -61,7 +61,7 @@ static int
 add_rows(const Enrichment *e, Row *rows, int n, int max, int priority)
 {
 	JobSpec    *specs;
-	JobKind		kind;
+	JobKind		kind = {0};
 
 	n = s64_asked_leave_out(e, rows, n);
 	n = Min(n, max);

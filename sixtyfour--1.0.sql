@@ -1011,7 +1011,7 @@ CREATE FUNCTION @extschema@.sixtyfour_retry(job bigint)
 	RETURNS boolean AS 'MODULE_PATHNAME'
 	LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 COMMENT ON FUNCTION @extschema@.sixtyfour_retry(bigint) IS
-'queue a failed or cancelled job again, which may cost again; where an answer that could not be read is kept and can be read now, that is taken instead, else the service is asked again for the answer to that task; a NOTICE says which; false if the job is neither';
+'queue a failed or cancelled job again, which may cost again; where an answer that could not be read is kept and can be read now, that is taken instead, else the service is asked again for the answer to that task; a NOTICE says which; of a job that succeeded, but whose rows could not be inserted into its table (delivery unapplied), or are held up, fetch and insert the rows again, which costs nothing; false if the job is none of these';
 
 CREATE FUNCTION @extschema@.sixtyfour_resolve(call bigint, action text)
 	RETURNS void AS 'MODULE_PATHNAME'
@@ -1076,7 +1076,7 @@ CREATE VIEW sixtyfour.jobs WITH (security_barrier) AS
 	WHERE pg_has_role(owner::oid, 'USAGE') OR pg_has_role('pg_monitor', 'USAGE');
 GRANT SELECT ON sixtyfour.jobs TO PUBLIC;
 COMMENT ON VIEW sixtyfour.jobs IS
-'jobs: state is queued, sending, running, uncertain, succeeded, failed or cancelled; delivery none, pending, applied or unapplied; shared: answered by a stored result or a call that was under way for another job, and so for nothing';
+'jobs: state is queued, sending, running, uncertain, succeeded, failed or cancelled; delivery none, pending, applied or unapplied; message why, or what was inserted into into_table; shared: answered by a stored result or a call that was under way for another job, and so for nothing';
 
 CREATE VIEW sixtyfour.calls WITH (security_barrier) AS
 	SELECT id, uuid, state, operation, items, server, payer, task_id,
@@ -1134,7 +1134,11 @@ CREATE VIEW sixtyfour.attention WITH (security_barrier) AS
 	FROM sixtyfour.calls c WHERE c.state IN ('uncertain', 'expired')
 	UNION ALL
 	SELECT 'job', j.id, j.operation, j.message, 0, j.finished_at,
-		   CASE WHEN e.id IS NULL THEN 'nothing: the enrichment is gone; sixtyfour.results has the answer'
+		   CASE WHEN j.enrichment IS NULL AND pg_has_role(j.owner::oid, 'USAGE')
+				THEN format('mend it, then sixtyfour_retry(%s)', j.id)
+				WHEN j.enrichment IS NULL
+				THEN format('mend it, then as %s: sixtyfour_retry(%s)', j.owner, j.id)
+				WHEN e.id IS NULL THEN 'nothing: the enrichment is gone; sixtyfour.results has the answer'
 				WHEN pg_has_role(e.owner::oid, 'USAGE')
 				THEN format('mend the row, then sixtyfour_reapply(%L)', e.name)
 				ELSE format('mend the row, then as %s: sixtyfour_reapply(%L)', e.owner, e.name)
@@ -1145,7 +1149,7 @@ CREATE VIEW sixtyfour.attention WITH (security_barrier) AS
 	WHERE j.delivery = 'unapplied';
 GRANT SELECT ON sixtyfour.attention TO PUBLIC;
 COMMENT ON VIEW sixtyfour.attention IS
-'what a person must decide: calls that may have been billed without an answer, and answers that could not be written to their rows';
+'what a person must decide: calls that may have been billed without an answer, and answers that could not be written to their rows or tables';
 
 CREATE FUNCTION sixtyfour.account_reading(server name, payer oid,
 	OUT requests_per_minute integer, OUT rate double precision,

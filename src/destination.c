@@ -178,7 +178,8 @@ s64_destination_summary(const Destination *d)
 	StringInfoData buf;
 
 	initStringInfo(&buf);
-	appendStringInfo(&buf, INT64_FORMAT " rows were inserted", d->inserted);
+	appendStringInfo(&buf, INT64_FORMAT "%s inserted", d->inserted,
+					 d->inserted == 1 ? " row was" : " rows were");
 	for (int i = 0; i < d->nhomeless && i < SHOWN_MAX; i++)
 		appendStringInfo(&buf, "%s\"%s\"", i == 0 ? "; the table has no column " : ", ",
 						 d->homeless[i]);

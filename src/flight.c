@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * flight.c
- *		The worker's requests that are under way.
+ *		A background process's requests that are under way.
  *
  *-------------------------------------------------------------------------
  */

@@ -1,11 +1,11 @@
 /*-------------------------------------------------------------------------
  *
  * flight.h
- *		The worker's requests that are under way.
+ *		A background process's requests that are under way.
  *
- * A flight is a submission of a call or a poll of a task, with all that is
- * needed to make sense of its end, in a memory context of its own below
- * TopMemoryContext.
+ * A flight is a submission of a call or a poll of a task, or of the writer a
+ * question where rows are (call 0), with all that is needed to make sense of its
+ * end, in a memory context of its own below TopMemoryContext.
  *
  *-------------------------------------------------------------------------
  */
@@ -33,8 +33,8 @@ typedef struct Flight
 	int			resends;		/* how often it was to be sent again (resend.h) */
 	bool		awaited;		/* a session sits and waits for its answer */
 	bool		direct;			/* the answer to the submission is the result */
-	Account    *account;		/* in context */
-	ApiRequest *request;		/* in context */
+	Account    *account;		/* in context, or it outlives it */
+	ApiRequest *request;		/* likewise */
 	int			reserved;		/* cents set aside for a submission ... */
 	TimestampTz reserved_at;	/* ... and when */
 	TimestampTz started;

@@ -73,6 +73,9 @@ typedef struct Job
 	const Endpoint *endpoint;	/* NULL: not known to this library */
 	Jsonb	   *body;
 	Jsonb	   *answer;			/* NULL: none */
+	bool		brought;		/* the job itself is of another home */
+	bool		imports;		/* its answer's rows go into a table ... */
+	char	   *table;			/* ... with this name */
 } Job;
 
 static SqlStatement select_job = {
@@ -82,7 +85,9 @@ static SqlStatement select_job = {
 	"  SELECT FROM sixtyfour.call c WHERE c.id = j.call"
 	"  AND (c.home_system, c.home_database::bigint) <> ($2, $3)), j.xmin, r.answer,"
 	" j.operation, j.body, j.detail, j.hint,"
-	" EXISTS (SELECT FROM sixtyfour.candidate k WHERE k.call = j.call)"
+	" EXISTS (SELECT FROM sixtyfour.candidate k WHERE k.call = j.call),"
+	" j.enrichment IS NULL AND j.into_table IS NOT NULL, j.into_table::text,"
+	" (j.home_system, j.home_database::bigint) <> ($2, $3)"
 	" FROM sixtyfour.job j LEFT JOIN sixtyfour.result r ON r.id = j.result"
 	" WHERE j.id = $1",
 	3, {INT8OID, INT8OID, INT8OID}, NULL
@@ -123,6 +128,9 @@ fill_job(Job *job)
 	job->detail = s64_sql_text(0, 17);
 	job->hint = s64_sql_text(0, 18);
 	job->asking = DatumGetBool(s64_sql_value(0, 19, &isnull));
+	job->imports = DatumGetBool(s64_sql_value(0, 20, &isnull));
+	job->table = s64_sql_text(0, 21);
+	job->brought = DatumGetBool(s64_sql_value(0, 22, &isnull));
 }
 
 static void
@@ -185,6 +193,46 @@ check_can_wait(const Job *job)
 				 errhint("Add sixtyfour to \"shared_preload_libraries\" and restart the server.")));
 }
 
+static bool
+is_delivery(const Job *job, const char *delivery)
+{
+	return strcmp(job->delivery, delivery) == 0;
+}
+
+/*
+ * The answer of a job is here.  Is it home, too, or held up?  Then a wait for it
+ * ends, and says so.  A file may take its time: that alone is no reason.
+ */
+static bool
+is_delivered(const Job *job)
+{
+	bool		late = GetCurrentTimestamp() - job->finished_at >= DELIVERY_GRACE;
+
+	if (job->imports && is_delivery(job, "unapplied"))
+		ereport(NOTICE,
+				(errmsg("job " INT64_FORMAT " has its answer, but its rows could not be inserted",
+						job->id),
+				 errdetail_internal("%s", s64_report_join(job->message, job->detail))));
+	if (!is_delivery(job, "pending"))
+		return true;
+	if (!late || (job->imports && job->sqlstate == NULL && !job->brought))
+		return false;
+	if (!job->imports)
+		ereport(NOTICE,
+				(errmsg("job " INT64_FORMAT " has its answer, but the row is locked: it is written later",
+						job->id)));
+	else if (job->brought)
+		ereport(NOTICE,
+				(errmsg("job " INT64_FORMAT " has its answer, but its rows wait for sixtyfour_resume()",
+						job->id)));
+	else
+		ereport(NOTICE,
+				(errmsg("job " INT64_FORMAT " has its answer, but its rows are held up, and are inserted later",
+						job->id),
+				 errdetail_internal("%s", s64_report_join(job->message, job->detail))));
+	return true;
+}
+
 /* Is the job finished?  Raises the error of one that failed, if asked to. */
 static bool
 is_finished(const Job *job, bool raise)
@@ -193,15 +241,8 @@ is_finished(const Job *job, bool raise)
 		return false;
 	if (is_state(job, "uncertain"))
 		s64_report_uncertain(job->call, s64_report_join(job->message, job->detail));
-	if (is_state(job, "succeeded") && strcmp(job->delivery, "pending") == 0)
-	{
-		if (GetCurrentTimestamp() - job->finished_at < DELIVERY_GRACE)
-			return false;
-		ereport(NOTICE,
-				(errmsg("job " INT64_FORMAT " has its answer, but the row is locked: it is written later",
-						job->id)));
-		return true;
-	}
+	if (is_state(job, "succeeded"))
+		return is_delivered(job);
 	if (raise && is_state(job, "failed"))
 		ereport(ERROR,
 				(errcode(job->sqlstate
@@ -216,8 +257,7 @@ is_finished(const Job *job, bool raise)
 		ereport(ERROR,
 				(errcode(ERRCODE_QUERY_CANCELED),
 				 errmsg("job " INT64_FORMAT " was cancelled", job->id)));
-	return is_state(job, "succeeded") || is_state(job, "failed") ||
-		is_state(job, "cancelled");
+	return is_state(job, "failed") || is_state(job, "cancelled");
 }
 
 /* ms of the next sleep; raises 57014 once the deadline has passed */
@@ -532,6 +572,41 @@ why_running(const Job *job)
 					job->call, error->message);
 }
 
+/* Of a job that succeeded, whose rows go into a table */
+static char *
+why_imported(const Job *job)
+{
+	char	   *said = job->message ? s64_report_join(job->message, job->detail) : NULL;
+
+	if (is_delivery(job, "applied"))
+		return psprintf("It succeeded: %s.", said ? said : "its rows were inserted");
+	if (is_delivery(job, "unapplied"))
+		return psprintf("It succeeded, but its rows could not be inserted into %s: %s; mend it, then use sixtyfour_retry(" INT64_FORMAT ").",
+						job->table, said, job->id);
+	if (job->brought)
+		return "It succeeded in a database that this one is a copy of; its rows wait for sixtyfour_resume().";
+	if (job->sqlstate != NULL)
+		return psprintf("It succeeded; its rows are tried again at %s: %s%s.",
+						timestamptz_to_str(job->run_at), said, but_trouble(PROCESS_WRITER));
+	return psprintf("It succeeded; its rows are on their way into %s%s.", job->table,
+					but_trouble(PROCESS_WRITER));
+}
+
+/* Of a job that succeeded */
+static char *
+why_succeeded(const Job *job)
+{
+	if (job->imports && !is_delivery(job, "none"))
+		return why_imported(job);
+	if (is_delivery(job, "pending"))
+		return psprintf("It succeeded; its answer waits to be written to the row%s.",
+						but_trouble(PROCESS_WRITER));
+	if (is_delivery(job, "unapplied"))
+		return psprintf("It succeeded, but its answer could not be written to the row: %s.",
+						s64_report_join(job->message, job->detail));
+	return "It succeeded.";
+}
+
 /* sixtyfour_why(job bigint) → text: one sentence */
 Datum
 sixtyfour_why(PG_FUNCTION_ARGS)
@@ -557,14 +632,8 @@ sixtyfour_why(PG_FUNCTION_ARGS)
 		why = psprintf("It failed: %s.", s64_report_join(job.message, job.detail));
 	else if (is_state(&job, "cancelled"))
 		why = "It was cancelled.";
-	else if (strcmp(job.delivery, "pending") == 0)
-		why = psprintf("It succeeded; its answer waits to be written to the row%s.",
-					   but_trouble(PROCESS_WRITER));
-	else if (strcmp(job.delivery, "unapplied") == 0)
-		why = psprintf("It succeeded, but its answer could not be written to the row: %s.",
-					   s64_report_join(job.message, job.detail));
 	else
-		why = "It succeeded.";
+		why = why_succeeded(&job);
 	PG_RETURN_TEXT_P(cstring_to_text(why));
 }
 

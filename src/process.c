@@ -17,9 +17,11 @@
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
 #include "storage/latch.h"
+#include "storage/lock.h"
 #include "tcop/tcopprot.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "compat.h"
@@ -166,6 +168,47 @@ wait_for_agreement(void)
 	if (said)
 		s64_roster_say(NULL);
 	return true;
+}
+
+void
+s64_process_begin_transaction(const char *activity)
+{
+	SetCurrentStatementStartTimestamp();
+	pgstat_report_activity(STATE_RUNNING, activity);
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+}
+
+static void
+clean_up(void)
+{
+	LockReleaseSession(USER_LOCKMETHOD);
+	pgstat_report_stat(true);
+	pgstat_report_activity(STATE_IDLE, NULL);
+}
+
+void
+s64_process_end_transaction(void)
+{
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	clean_up();
+}
+
+ErrorData *
+s64_process_recover(MemoryContext context)
+{
+	ErrorData  *error;
+
+	HOLD_INTERRUPTS();
+	MemoryContextSwitchTo(context);
+	error = CopyErrorData();
+	FlushErrorState();
+	AbortCurrentTransaction();
+	clean_up();
+	MemoryContextSwitchTo(context);
+	RESUME_INTERRUPTS();
+	return error;
 }
 
 void

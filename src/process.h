@@ -44,6 +44,20 @@ extern void s64_process_run(ProcessKind kind, Oid database, void (*work) (void))
 extern bool s64_process_goes_on(void);
 
 /*
+ * A transaction with a snapshot, shown in pg_stat_activity.  Its end releases the
+ * session's advisory locks: users' triggers may have taken some.
+ */
+extern void s64_process_begin_transaction(const char *activity);
+extern void s64_process_end_transaction(void);
+
+/*
+ * The error that is being handled is not to end the process: abort the
+ * transaction, if there is one, and return the error, palloc'd in that context,
+ * which becomes the current one.
+ */
+extern ErrorData *s64_process_recover(MemoryContext context);
+
+/*
  * Leave the message of the error that is being handled in the roster.  Leaves
  * TopMemoryContext as the current context.
  */

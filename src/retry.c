@@ -3,6 +3,9 @@
  * retry.c
  *		Tries again what failed: reads again the answer that came, or asks again.
  *
+ * Where the answer is here, and only its rows are not in the table that was named
+ * for them, that is what is tried again.
+ *
  * An answer that could not be read was paid for, and is kept as text.  Another
  * version of the library, or another setting, may be able to read it.  If what
  * is kept is no answer at all (a proxy's page, or the beginning of a long one),
@@ -20,6 +23,7 @@
 #include "utils/builtins.h"
 #include "utils/resowner.h"
 
+#include "arrival.h"
 #include "compat.h"
 #include "encoding.h"
 #include "endpoint.h"
@@ -288,7 +292,7 @@ ask_about_task(int64 job, const Kept *kept, const char *why)
 	return true;
 }
 
-/* sixtyfour_retry(job bigint) → boolean: was it failed or cancelled? */
+/* sixtyfour_retry(job bigint) → boolean: was there something to try again? */
 Datum
 sixtyfour_retry(PG_FUNCTION_ARGS)
 {
@@ -300,6 +304,11 @@ sixtyfour_retry(PG_FUNCTION_ARGS)
 	if (find_kept(DatumGetInt64(job), &kept) &&
 		use_kept(DatumGetInt64(job), &kept, &why))
 		PG_RETURN_BOOL(true);
+	if (s64_arrival_again(DatumGetInt64(job)))
+	{
+		s64_errand_wake(PROCESS_WRITER);
+		PG_RETURN_BOOL(true);
+	}
 	if (ask_about_task(DatumGetInt64(job), &kept, why))
 		PG_RETURN_BOOL(true);
 	if (why != NULL)

@@ -9,18 +9,15 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "miscadmin.h"
-#include "pgstat.h"
 #include "storage/latch.h"
-#include "storage/lock.h"
 #include "utils/memutils.h"
-#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "compat.h"
 #include "fault.h"
 #include "guc.h"
+#include "import.h"
 #include "process.h"
 #include "retention.h"
 #include "roster.h"
@@ -34,26 +31,8 @@
 /* A job that is due but cannot be had is somebody's for a moment. */
 #define SHORTEST_SLEEP 200
 
-/* Begin a transaction, and show it in pg_stat_activity. */
-static void
-begin_transaction(const char *activity)
-{
-	SetCurrentStatementStartTimestamp();
-	pgstat_report_activity(STATE_RUNNING, activity);
-	StartTransactionCommand();
-	PushActiveSnapshot(GetTransactionSnapshot());
-}
-
-static void
-end_transaction(void)
-{
-	PopActiveSnapshot();
-	CommitTransactionCommand();
-	/* users' triggers may have taken some, and we have none ourselves */
-	LockReleaseSession(USER_LOCKMETHOD);
-	pgstat_report_stat(true);
-	pgstat_report_activity(STATE_IDLE, NULL);
-}
+/* Was this process woken, and has not looked for work since? */
+static bool woken = false;
 
 /* Write one batch; returns the number of jobs looked at. */
 static int
@@ -63,25 +42,24 @@ write_batch(void)
 	int			settled;
 
 	s64_roster_report("writing", 0);
-	begin_transaction("sixtyfour: writing answers into rows");
+	s64_process_begin_transaction("sixtyfour: writing answers into rows");
 	settled = s64_writeback_batch(&looked_at);
 	S64_FAULT("t4-before-commit");
-	end_transaction();
+	s64_process_end_transaction();
 	S64_FAULT("t4-after");
 	if (settled > 0)
 		s64_roster_announce();
 	return looked_at;
 }
 
-static TimestampTz
-next_due(void)
+/* When the next answers are due, and the next rows to import */
+static void
+find_due(TimestampTz *answers, TimestampTz *rows)
 {
-	TimestampTz next;
-
-	begin_transaction("sixtyfour: looking for answers that wait");
-	next = s64_writeback_next_due();
-	end_transaction();
-	return next;
+	s64_process_begin_transaction("sixtyfour: looking for answers that wait");
+	*answers = s64_writeback_next_due();
+	*rows = s64_import_next_due();
+	s64_process_end_transaction();
 }
 
 /* Has there been nothing to do for sixtyfour.idle_timeout? */
@@ -92,28 +70,60 @@ is_idle(TimestampTz since)
 		TimestampDifferenceExceeds(since, GetCurrentTimestamp(), s64_guc_idle_timeout * 1000);
 }
 
-/* Sleep until the next job is due, or it is time to prune, or to leave. */
+/*
+ * Wait while rows are fetched, until there is something else to do.  What comes of
+ * them is taken as it comes, without a look at the ledger each time.
+ */
 static void
-sleep_until(TimestampTz next, TimestampTz prune, TimestampTz active)
+wait_with_imports(TimestampTz until)
+{
+	bool		ended = false;
+
+	s64_roster_report("fetching rows", s64_import_under_way());
+	do
+	{
+		ended = s64_import_wait(until);
+		woken |= s64_roster_was_woken();
+	} while (s64_process_goes_on() && !ended && !woken && GetCurrentTimestamp() < until);
+}
+
+/* Sleep for at most so many ms. */
+static void
+wait_for_latch(long timeout)
 {
 	static uint32 wait_event = 0;
-	TimestampTz now = GetCurrentTimestamp();
-	TimestampTz leave = TimestampTzPlusMilliseconds(active, s64_guc_idle_timeout * INT64CONST(1000));
-	long		timeout = LONGEST_SLEEP;
 
 	if (wait_event == 0)
 		wait_event = s64_wait_event_new("SixtyfourWriterMain");
-	if (!TIMESTAMP_IS_NOEND(Min(next, prune)))
-		timeout = Min(timeout, TimestampDifferenceMilliseconds(now, Min(next, prune)));
-	/* one that is to leave and does not was woken: its latch is set */
-	if (s64_guc_idle_timeout > 0 && leave > now)
-		timeout = Min(timeout, TimestampDifferenceMilliseconds(now, leave));
-	timeout = Max(timeout, SHORTEST_SLEEP);
-	s64_roster_report(TIMESTAMP_IS_NOEND(next) ? "idle" : "waiting for locked rows", 0);
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, timeout,
 					 wait_event);
 	ResetLatch(MyLatch);
 	CHECK_FOR_INTERRUPTS();
+}
+
+/* Sleep until the next job is due, or it is time to prune, or to leave. */
+static void
+sleep_until(TimestampTz answers, TimestampTz rows, TimestampTz prune, TimestampTz active)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz next = Min(Min(answers, rows), prune);
+	TimestampTz leave = TimestampTzPlusMilliseconds(active, s64_guc_idle_timeout * INT64CONST(1000));
+	long		timeout = LONGEST_SLEEP;
+
+	if (!TIMESTAMP_IS_NOEND(next))
+		timeout = Min(timeout, TimestampDifferenceMilliseconds(now, next));
+	/* one that is to leave and does not was woken: its latch is set */
+	if (s64_guc_idle_timeout > 0 && leave > now)
+		timeout = Min(timeout, TimestampDifferenceMilliseconds(now, leave));
+	timeout = Max(timeout, SHORTEST_SLEEP);
+	if (s64_import_under_way() > 0)
+	{
+		wait_with_imports(TimestampTzPlusMilliseconds(now, timeout));
+		return;
+	}
+	s64_roster_report(!TIMESTAMP_IS_NOEND(answers) ? "waiting for locked rows"
+					  : !TIMESTAMP_IS_NOEND(rows) ? "waiting to import rows" : "idle", 0);
+	wait_for_latch(timeout);
 }
 
 static void
@@ -125,23 +135,29 @@ work(void)
 
 	while (s64_process_goes_on())
 	{
-		TimestampTz next;
+		TimestampTz answers;
+		TimestampTz rows;
 		TimestampTz prune;
+		bool		busy;
 
-		prune = s64_retention_turn(s64_roster_was_woken());
+		woken |= s64_roster_was_woken();
+		prune = s64_retention_turn(woken);
+		woken = false;
 		MemoryContextSwitchTo(turn);
 		MemoryContextReset(turn);
-		if (write_batch() > 0)
-		{
+		busy = write_batch() > 0;
+		MemoryContextSwitchTo(turn);
+		busy |= s64_import_turn();
+		if (busy || s64_import_under_way() > 0)
 			active = GetCurrentTimestamp();
+		if (busy)
 			continue;
-		}
-		next = next_due();
+		find_due(&answers, &rows);
 		if (prune < GetCurrentTimestamp() + USECS_PER_SEC)
 			active = GetCurrentTimestamp();
-		if (is_idle(active) && s64_roster_leave(Min(next, prune)))
+		if (is_idle(active) && s64_roster_leave(Min(Min(answers, rows), prune)))
 			return;
-		sleep_until(next, prune, active);
+		sleep_until(answers, rows, prune, active);
 	}
 }
 

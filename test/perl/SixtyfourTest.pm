@@ -9,7 +9,7 @@ package SixtyfourTest;
 use strict;
 use warnings FATAL => 'all';
 
-use Cwd ();
+use Cwd qw(abs_path);
 use File::Basename ();
 
 use PostgreSQL::Test::Cluster;
@@ -36,6 +36,37 @@ sub cluster
 	$node->start;
 	install($node, 'postgres', $mock, %options);
 	return $node;
+}
+
+# Configuration lines with which a cluster finds, instead of the usual library,
+# one with the points at which a process can be made to fail (src/fault.h).  Only
+# what knows of the points is compiled anew.
+sub fault_settings
+{
+	my $top     = abs_path(File::Basename::dirname(__FILE__) . '/../..');
+	my $library = PostgreSQL::Test::Utils::tempdir();
+	my @make    = ('make', '-s', '-C', $library, 'with_llvm=no', 'COPT=-DS64_FAULTS',
+		'PG_CONFIG=' . ($ENV{PG_CONFIG} // 'pg_config'));
+
+	system_log('cp', '-a', "$top/Makefile", "$top/sixtyfour.control", glob("$top/*.sql"), "$top/src", $library);
+	foreach my $source (glob "$library/src/*.c")
+	{
+		unlink $source =~ s/c$/o/r if slurp_file($source) =~ /"fault\.h"/;
+	}
+	system_log(@make, 'install', "DESTDIR=$library/inst") == 0
+	  or die 'the library could not be built';
+	return slurp_file($ENV{TEMP_CONFIG}) =~ s{\Q$top\E/inst}{$library/inst}gr;
+}
+
+# The folder in which such a cluster looks for faults
+sub fault_folder
+{
+	my ($node) = @_;
+	my $folder = $node->data_dir . '/sixtyfour_faults';
+
+	mkdir $folder or die "$folder: $!";
+	append_to_file("$folder/log", '');
+	return $folder;
 }
 
 # Create extension, server and mapping in a database.
@@ -115,27 +146,6 @@ sub mount_over
 {
 	my ($path, $source) = @_;
 	return system_log('mount', '--bind', $source, $path) == 0;
-}
-
-# Build a library with the points of src/fault.h and the functions of src/probe.c
-# in it; returns the settings with which a cluster finds it instead of the usual
-# one.
-sub faulty_library
-{
-	my $top = Cwd::abs_path(File::Basename::dirname(__FILE__) . '/../..');
-	my $library = PostgreSQL::Test::Utils::tempdir();
-	my @make = ('make', '-s', '-C', $library, 'with_llvm=no', 'COPT=-DS64_FAULTS',
-		'PG_CONFIG=' . ($ENV{PG_CONFIG} // 'pg_config'));
-
-	system_log('cp', '-a', "$top/Makefile", "$top/sixtyfour.control", glob("$top/*.sql"), "$top/src", $library);
-	# only what knows of the points is compiled anew
-	foreach my $source (glob "$library/src/*.c")
-	{
-		unlink $source =~ s/c$/o/r if slurp_file($source) =~ /"fault\.h"/;
-	}
-	system_log(@make, 'install', "DESTDIR=$library/inst") == 0
-	  or die 'the library could not be built';
-	return slurp_file($ENV{TEMP_CONFIG}) =~ s{\Q$top\E/inst}{$library/inst}gr;
 }
 
 # make_certificate("dir/name"): an authority (name-ca.pem), and a certificate

@@ -608,4 +608,6 @@ is(psql(q{SELECT state, count(*) FROM sixtyfour.job GROUP BY state ORDER BY stat
 	'dropping cancels what is not sent');
 psql(q{SELECT sixtyfour_wait_enrichment(name) FROM sixtyfour.enrichment});
 
+is(psql('SELECT count(*) FROM sixtyfour.job WHERE into_table IS NOT NULL'), '0', 'rows of an enrichment go to no other table');
+
 done_testing();

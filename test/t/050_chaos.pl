@@ -27,7 +27,8 @@ my $seed = $ENV{SIXTYFOUR_SEED} // int(time) % 100000;
 srand $seed;
 note "SIXTYFOUR_SEED=$seed SIXTYFOUR_FAULTS=$target";
 
-# The points, and what can go wrong there.  Between T1's commit and the start
+# The points, and what can go wrong there; those of imports have a test of their
+# own (072_import.pl).  Between T1's commit and the start
 # of its requests nothing is done that could raise an error.
 my %points = (
 	'enqueue'          => [qw(kill error)],
@@ -55,7 +56,7 @@ my %points = (
 	'cancel'           => [qw(kill error)],
 	'resolve'          => [qw(kill error)]);
 
-# ---- a library with the points in it ----
+# ---- the points in the sources ----
 
 my $top = abs_path(dirname(__FILE__) . '/../..');
 my %named;
@@ -68,8 +69,7 @@ foreach my $source (glob "$top/src/*.c")
 		$named{$1} = 1 while $names =~ /"([a-z0-9-]+)"/g;
 	}
 }
-is_deeply([ sort keys %named ], [ sort keys %points ], 'the points are those in the sources');
-my $settings = SixtyfourTest::faulty_library();
+is_deeply([ grep { !/^import-/ } sort keys %named ], [ sort keys %points ], 'the points are those in the sources');
 
 # ---- the service, and its faults ----
 
@@ -152,12 +152,10 @@ sub network_faults
 # ---- the server ----
 
 my $node = SixtyfourTest::cluster('chaos', $mock, start => 0, route => 'worker',
-	conf => $settings . "restart_after_crash = on\n");
+	conf => SixtyfourTest::fault_settings() . "restart_after_crash = on\n");
 $node->start;
 SixtyfourTest::install($node, 'postgres', $mock, server => "requests_per_minute '0', timeout '2'");
-my $folder = $node->data_dir . '/sixtyfour_faults';
-mkdir $folder or die "$folder: $!";
-append_to_file("$folder/log", '');
+my $folder = SixtyfourTest::fault_folder($node);
 
 my $session = SixtyfourTest::Session->new($node);
 my (%resubmitted, %abandoned, %stopped);

@@ -177,7 +177,7 @@ sub since
 
 my $mock = SixtyfourTest::Mock->start('--keys' => 'api_good');
 my $node = SixtyfourTest::cluster('download', $mock,
-	conf => SixtyfourTest::faulty_library() . "log_temp_files = 0\nautovacuum = off\n",
+	conf => SixtyfourTest::fault_settings() . "log_temp_files = 0\nautovacuum = off\n",
 	server => "requests_per_minute '0', timeout '20'");
 my $dead = IO::Socket::INET->new(LocalAddr => '127.0.0.1', Proto => 'tcp')
   or die "bind: $!";

@@ -278,6 +278,22 @@ $session->value("DROP TABLE people; SELECT sixtyfour_reapply('firm')");
 wait_until(q(count(*) = 0 FROM sixtyfour.job WHERE delivery = 'pending'));
 value(q(sixtyfour_drop_enrichment('firm')));
 
+# ---- rows of searches and workflows ----
+
+$mock->rule({ match => { body_contains => '"good file"' }, result_csv => qq{id,name,"tags",n\n1,"A ""b""","[""x""]",1\n2,,,\n} });
+$mock->rule({ match => { body_contains => '"bad file"' }, result_csv => "id,name\n1,a\n2\n" });
+$mock->rule({ match => { body_contains => '"bad value"' }, result_csv => "id\n1\nmany\n" });
+$mock->rule({ match => { path => '/files/*' }, fault => $_, times => 1 }) foreach qw(expired_address cut);
+$session->value('CREATE TABLE found (id int, name text, tags text[])');
+my @imports = map { value("sixtyfour_search_async('$_', into_table => 'found')") } 'good file', 'bad file', 'bad value', 'Some';
+wait_until(q(count(*) = 4 FROM sixtyfour.job WHERE delivery IN ('applied', 'unapplied') AND into_table IS NOT NULL));
+is(value(q(string_agg(concat_ws(' ', delivery, sqlstate), ', ' ORDER BY id) FROM sixtyfour.job WHERE into_table IS NOT NULL)),
+	'applied, unapplied 08P01, unapplied 22P02, applied', 'what became of the rows');
+value("sixtyfour_why($_)") foreach @imports;
+is(value("sixtyfour_retry($imports[1])"), 't', 'a file that is to be imported again');
+value("sixtyfour_wait($imports[1])");
+value('count(*) FROM sixtyfour.attention');
+
 # ---- other databases ----
 
 $session->value('SELECT sixtyfour_pause()');

@@ -222,6 +222,7 @@ s64_attempt_is_trouble(const ErrorData *error)
 	int			category = ERRCODE_TO_CATEGORY(error->sqlerrcode);
 
 	return error->sqlerrcode == ERRCODE_DISK_FULL ||
+		error->sqlerrcode == ERRCODE_OUT_OF_MEMORY ||
 		category == ERRCODE_TO_CATEGORY(ERRCODE_SYSTEM_ERROR);
 }
 

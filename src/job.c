@@ -219,8 +219,9 @@ is_delivered(const Job *job)
 		return false;
 	if (!job->imports)
 		ereport(NOTICE,
-				(errmsg("job " INT64_FORMAT " has its answer, but the row is locked: it is written later",
-						job->id)));
+				(errmsg("job " INT64_FORMAT " has its answer, but it is not in the row yet: it is written later",
+						job->id),
+				 job->message ? errdetail_internal("%s", job->message) : 0));
 	else if (job->brought)
 		ereport(NOTICE,
 				(errmsg("job " INT64_FORMAT " has its answer, but its rows wait for sixtyfour_resume()",

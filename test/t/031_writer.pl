@@ -165,6 +165,9 @@ is(deliveries('guarded'), join("\n",
 		'6 applied'),
 	'what policies forbid is unapplied, and tells itself from what is locked');
 is(psql('SELECT string_agg(id::text, \' \' ORDER BY id) FROM guarded WHERE email IS NOT NULL'), '1 6', 'nothing else is written');
+my ($waits, undef, $told) = $node->psql('postgres', q{SELECT sixtyfour_wait(id) -> 'email' IS NOT NULL FROM sixtyfour.job WHERE row_key = '{"id": 5}'});
+like($told, qr/NOTICE:  job \d+ has its answer, but it is not in the row yet: it is written later\nDETAIL:  another transaction has locked the row/,
+	'a wait for it ends, and says so');
 $gate->value('COMMIT');
 psql('ALTER POLICY sel ON guarded USING (true); ALTER POLICY upd ON guarded USING (true) WITH CHECK (true)', 'alice');
 is(psql(q{SELECT sixtyfour_reapply('guarded')}, 'alice'), '3', 'policies are mended');

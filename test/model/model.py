@@ -37,9 +37,10 @@ Invariants, in every state:
           is kept of it can be read after all, or open again (expired) when the
           service is to be asked about its task
 
-In every state in which nobody is about to do anything:
-  stuck   each job is succeeded, failed, cancelled or uncertain, or queued in a
-          database that is paused; and no call is sending or accepted
+In every state in which nobody is about to do anything, and no job is queued in a
+database that is paused:
+  stuck   each job is succeeded, failed, cancelled or uncertain, and no call is
+          sending or accepted
   lost    each accepted task has its result, its failure or its raw text in the
           ledger, or a call about it is uncertain or expired and so in front of
           a person, who has not given it up.  Not so where the server goes on
@@ -51,6 +52,7 @@ it may cost again), what is kept too long, budgets, rates, delivery to rows, and
 a standby that lacks the last commits unless it lacks all.
 """
 import argparse
+import gc
 import sys
 from collections import namedtuple
 
@@ -109,6 +111,8 @@ MISTAKES = {
     "reopen-unguarded": "a retry does not look whether another one has done its work",
     "reopened-frees": "a call that is open again does not hold its question",
 }
+# mistakes in what only a service of the second kind makes possible
+OF_NAMES = ("new-name", "service-forgets", "no-window", "other-key", "refusal-believed")
 
 
 def replace(sequence, index, value):
@@ -122,6 +126,7 @@ class Model:
     def __init__(self, mistake=None, kind="once", bounds=Left(3, 2), max_calls=3):
         self.mistake = mistake
         self.known = kind == "again"
+        self.resends = self.known or mistake == "resend-unknown"
         self.bounds = bounds
         self.max_calls = max_calls
 
@@ -168,7 +173,7 @@ class Model:
 
     def is_sent_again(self, ledger, index):
         """May a call without an answer be sent (again), here and now?"""
-        if not self.known and self.mistake != "resend-unknown":
+        if not self.resends:
             return False
         if ledger.calls[index].over and self.mistake != "no-window":
             return False
@@ -404,7 +409,7 @@ class Model:
                 yield f"the service forgets call {name}", state._replace(
                     names=state.names[:i] + state.names[i + 1:])
         for i, call in enumerate(state.now.calls):
-            if self.known and call.state == "sending" and not call.over:
+            if self.resends and call.state == "sending" and not call.over:
                 yield f"the time to send call {i} again is over", self.pass_time(state, i)
 
     @staticmethod
@@ -478,12 +483,14 @@ class Model:
         if state.now != state.safe:
             yield "what was committed becomes durable", state._replace(safe=state.now)
 
+    @staticmethod
+    def is_manned(state):
+        """Is there a worker that has not been replaced?"""
+        return any(worker is not None and worker.epoch >= state.now.epoch for worker in state.workers)
+
     def start_steps(self, state):
         """There is one worker, besides one that does not know that it was replaced."""
-        alive = [worker.epoch for worker in state.workers if worker]
-        if not alive or max(alive) < state.now.epoch:
-            yield "a worker starts", self.take_over(state, state.workers.index(None))
-        elif state.left.trouble > 0:
+        if self.is_manned(state) and state.left.trouble > 0:
             less = state._replace(left=state.left._replace(trouble=state.left.trouble - 1))
             for slot in (0, 1):
                 if state.workers[slot] is None:
@@ -569,15 +576,15 @@ class Model:
 
     def progress(self, state):
         """Steps that need no fault and no person."""
-        yield from self.start_steps(state._replace(left=state.left._replace(trouble=0)))
+        if not self.is_manned(state):
+            yield "a worker starts", self.take_over(state, state.workers.index(None))
         for slot in (0, 1):
             if state.workers[slot] is not None:
                 yield from self.worker_steps(state, slot)
         yield from self.wire_steps(state)
 
-    def steps(self, state):
-        """All steps, as (name, next state)."""
-        yield from ((n, s._replace(left=state.left)) if s else (n, s) for n, s in self.progress(state))
+    def trouble(self, state):
+        """Steps that need a fault or a person."""
         yield from self.start_steps(state)
         yield from self.fault_steps(state)
         yield from self.people_steps(state)
@@ -604,9 +611,10 @@ class Model:
 
     def unsettled(self, state):
         """What is wrong with a state in which nobody is about to do anything."""
-        waits = ("sending", "running") if state.now.paused else ("queued", "sending", "running")
+        if state.now.paused and any(job.state == "queued" for job in state.now.jobs):
+            return None
         for job in state.now.jobs:
-            if job.state in waits and len(state.now.calls) < self.max_calls:
+            if job.state in ("queued", "sending", "running") and len(state.now.calls) < self.max_calls:
                 return "stuck"
         for call in state.now.calls:
             if call.state in ("sending", "accepted"):
@@ -637,6 +645,8 @@ class Model:
     @staticmethod
     def without_names(state):
         """Forget names, and that time is over, where nobody can send the request any more."""
+        if not state.names and not any(call.over for call in state.now.calls):
+            return state
         needed = {request.call for request in state.wire}
         for worker in state.workers:
             if worker:
@@ -677,7 +687,7 @@ class Model:
             state = self.without_names(state)
         return self.in_order(state)
 
-    def search(self, limit=5000000):
+    def search(self, limit=20000000):
         """Return (states seen, violated invariant or None, the way to it)."""
         start = self.initial()
         came = {start: None}
@@ -685,11 +695,13 @@ class Model:
         while todo:
             following = []
             for state in todo:
-                quiet = all(after is None or after == state for _, after in self.progress(state))
-                wrong = self.unsettled(state) if quiet else None
+                steps = [(name, after._replace(left=state.left)) for name, after in self.progress(state)
+                         if after is not None]
+                wrong = self.unsettled(state) if all(after == state for _, after in steps) else None
                 if wrong:
                     return len(came), wrong, self.way(came, state)
-                for name, after in self.steps(state):
+                steps.extend(self.trouble(state))
+                for name, after in steps:
                     after = after and self.canonical(after)
                     if after is None or after in came:
                         continue
@@ -712,18 +724,27 @@ class Model:
         return names[::-1]
 
 
-def report(mistake, bounds):
-    """Search within each of the bounds until something is found."""
+def searches(mistake, deep):
+    """The kinds and bounds to search, of which each may find what the others do not."""
+    kinds = ("again",) if mistake in OF_NAMES else KINDS
+    if mistake:  # the small ones first, as one violation is enough
+        return [(kind, bounds) for bounds in (Left(1, 1), Left(2, 0), Left(1, 2), Left(2, 1)) for kind in kinds]
+    if deep:
+        return [(kind, bounds) for bounds in (Left(2, 2), Left(3, 1)) for kind in kinds]
+    return [("once", Left(1, 2)), ("once", Left(2, 1)), ("again", Left(1, 2)), ("again", Left(2, 0))]
+
+
+def report(mistake, deep):
+    """Search until something is found."""
     total = 0
-    for bound in bounds:
-        for kind in KINDS:
-            states, wrong, way = Model(mistake, kind, bound).search()
-            total += states
-            said = f"{wrong}: {'; '.join(way)}" if wrong else "no violation"
-            print(f"{mistake or 'the design'}, {kind}, {bound.trouble} x trouble, {bound.people} x people:"
-                  f" {states} states, {said}", flush=True)
-            if wrong:
-                return 1
+    for kind, bounds in searches(mistake, deep):
+        states, wrong, way = Model(mistake, kind, bounds).search()
+        total += states
+        said = f"{wrong}: {'; '.join(way)}" if wrong else "no violation"
+        print(f"{mistake or 'the design'}, {kind}, {bounds.trouble} x trouble, {bounds.people} x people:"
+              f" {states} states, {said}", flush=True)
+        if wrong:
+            return 1
     print(f"{total} states in all, no violation")
     return 0
 
@@ -738,10 +759,8 @@ def main():
         for name, text in MISTAKES.items():
             print(f"{name}: {text}")
         return 0
-    bounds = [Left(1, 1), Left(2, 1), Left(1, 2)]
-    if options.deep:
-        bounds += [Left(2, 2), Left(3, 1)]
-    return report(options.mistake, bounds)
+    gc.disable()  # there are many objects, and no cycles
+    return report(options.mistake, options.deep)
 
 
 if __name__ == "__main__":

@@ -70,6 +70,18 @@ s64_resend_count(void)
 
 /* ---- flights that have ended ---- */
 
+/*
+ * A refusal, or the proof that nothing was sent, is about one request.  Of the
+ * same one sent before it says nothing: that may have been accepted all the same.
+ */
+static void
+doubt_refusal(Flight *flight)
+{
+	if (flight->task == NULL && flight->resends > 0 &&
+		flight->outcome->billing == BILLING_NONE)
+		flight->outcome->billing = BILLING_UNCERTAIN;
+}
+
 /* Has the service a chance to tell that it had accepted this one already? */
 static bool
 is_to_be_sent_again(const Flight *flight)
@@ -84,10 +96,30 @@ is_to_be_sent_again(const Flight *flight)
 		case OUTCOME_TIMED_OUT:
 		case OUTCOME_SERVICE_FAILED:
 		case OUTCOME_UNREADABLE:
+		case OUTCOME_RATE_LIMITED:
+		case OUTCOME_NO_CONNECTION:
+		case OUTCOME_FAILED:
 			return true;
 		default:
 			return false;
 	}
+}
+
+/* Let it wait to be sent again. */
+static void
+put_off(Flight *flight)
+{
+	const Outcome *outcome = flight->outcome;
+	TimestampTz now = GetCurrentTimestamp();
+	Resend	   *resend = MemoryContextAllocZero(flight->context, sizeof(Resend));
+
+	if (outcome->kind == OUTCOME_RATE_LIMITED && !flight->request->few_at_once)
+		s64_meter_refused(flight->account, outcome->retry_after, now);
+	resend->flight = flight;
+	resend->server = flight->account->server;
+	resend->payer = flight->account->userid;
+	resend->due = now + Max(s64_schedule_retry(flight->resends++), outcome->retry_after);
+	push_waiting(resend);
 }
 
 Flight *
@@ -99,16 +131,10 @@ s64_resend_next(void)
 		return dlist_container(Flight, node, dlist_pop_head_node(&given_up));
 	while ((flight = s64_flight_next()) != NULL)
 	{
-		Resend	   *resend;
-
+		doubt_refusal(flight);
 		if (!is_to_be_sent_again(flight))
 			return flight;
-		resend = MemoryContextAllocZero(flight->context, sizeof(Resend));
-		resend->flight = flight;
-		resend->server = flight->account->server;
-		resend->payer = flight->account->userid;
-		resend->due = GetCurrentTimestamp() + s64_schedule_retry(flight->resends++);
-		push_waiting(resend);
+		put_off(flight);
 	}
 	return NULL;
 }
@@ -125,6 +151,7 @@ s64_resend_recall(const LedgerUnanswered *calls, int n)
 
 		flight->endpoint = call->endpoint;
 		flight->items = 1;
+		flight->resends = 1;
 		flight->reserved = call->expected_cents;
 		flight->reserved_at = flight->opened_at = call->created_at;
 		resend->flight = flight;

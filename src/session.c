@@ -31,6 +31,7 @@ typedef struct Exchange
 	HttpTransfer *transfer;		/* while one is under way */
 	int64		reserved;		/* cents set aside for it ... */
 	TimestampTz reserved_at;	/* ... and when */
+	bool		repeated;		/* an earlier try may have been accepted */
 } Exchange;
 
 /*
@@ -105,6 +106,14 @@ settle_money(Exchange *exchange, const Outcome *outcome)
 					 exchange->reserved_at);
 }
 
+/* The next try sets the same money aside. */
+static void
+release_money(const Exchange *exchange)
+{
+	s64_meter_settle(exchange->account, exchange->reserved, 0,
+					 exchange->reserved_at);
+}
+
 /*
  * A transfer ends in an error, or the process ends.  Money was not spent if the
  * request had not gone out.
@@ -167,6 +176,15 @@ try_once(Exchange *exchange)
 	return outcome;
 }
 
+/* A refusal says nothing about the same request sent before. */
+static void
+doubt_refusal(const Exchange *exchange, Outcome *outcome)
+{
+	if (exchange->repeated && exchange->request->paid &&
+		outcome->billing == BILLING_NONE)
+		outcome->billing = BILLING_UNCERTAIN;
+}
+
 /* Try once with the meter's leave, and tell the meter what came of it. */
 static Outcome *
 metered_try(Exchange *exchange)
@@ -182,6 +200,7 @@ metered_try(Exchange *exchange)
 	if (paid)
 		reserve_money(exchange);
 	outcome = try_once(exchange);
+	doubt_refusal(exchange, outcome);
 	if (paid)
 		settle_money(exchange, outcome);
 
@@ -207,7 +226,8 @@ can_repeat(Exchange *exchange, const Outcome *outcome)
 		(outcome->kind != OUTCOME_LOST && outcome->kind != OUTCOME_SERVICE_FAILED) ||
 		now + REPEAT_PAUSE > exchange->deadline)
 		return false;
-	s64_meter_settle(exchange->account, exchange->reserved, 0, exchange->reserved_at);
+	release_money(exchange);
+	exchange->repeated = true;
 	wait_for_slot(exchange, REPEAT_PAUSE);
 	return true;
 }
@@ -228,6 +248,8 @@ exchange_until_settled(Exchange *exchange)
 				(errmsg_internal("sixtyfour: %s was answered with 429, trying again in %.1f s",
 								 exchange->request->what,
 								 outcome->retry_after / 1e6)));
+		if (outcome->billing == BILLING_UNCERTAIN)
+			release_money(exchange);
 		/* the meter makes us wait for the rest */
 		if (exchange->request->few_at_once)
 			wait_for_slot(exchange, outcome->retry_after);

@@ -246,6 +246,32 @@ subtest 'a reply that is lost' => sub {
 	no_duplicates();
 };
 
+# A refusal of what is sent again says nothing about what was sent before.
+subtest 'a reply that is lost, and then a refusal' => sub {
+	$mock->reset;
+	$mock->settings({ task_seconds => 0.1 });
+	foreach my $route (qw(auto direct))
+	{
+		$session->value("SET sixtyfour.route = $route");
+		$mock->rule({ match => { path => $start }, fault => 'close_after_body', times => 1 });
+		$mock->rule({ match => { path => $start }, status => 429, headers => { 'Retry-After' => '1' }, times => 1 });
+		is(scalar @{ ask("sixtyfour_search('too many, after all ($route)')")->{rows} }, 25, "too many: it is sent once more ($route)");
+		$mock->clear_rules;
+		my @sent = map { $_->{body}{search_id} } seen($start);
+		is_deeply([ @sent[ -3 .. -1 ] ], [ ($sent[-1]) x 3 ], 'under one name');
+		$mock->rule({ match => { path => $start }, fault => 'close_after_body', times => 1 });
+		$mock->rule({ match => { path => $start }, status => 400, times => 1 });
+		my $error = ask("sixtyfour_search('refused after all ($route)')")->{error};
+		like("$error->{message} $error->{hint}", qr/may have been accepted|may have been billed/, 'refused for good: it may be billed');
+		is($error->{sqlstate}, '08007', 'and is uncertain') if $route eq 'auto';
+		$mock->clear_rules;
+	}
+	$session->value('RESET sixtyfour.route');
+	is(scalar seen($start), 2 * (3 + 2), 'nothing was sent under another name');
+	value("count(sixtyfour_resolve(id, 'abandon')) FROM sixtyfour.attention WHERE kind = 'call'");
+	no_duplicates();
+};
+
 subtest 'a worker that is killed while it starts one' => sub {
 	$mock->reset;
 	$mock->settings({ task_seconds => 0.1 });

@@ -453,6 +453,14 @@ class Model:
                     if ledger is not None and state.now.calls[number].task is not None:
                         yield name, self.commit(fewer, ledger, True)
 
+    def candidate_faults(self, state):
+        if not self.is_manned(state):
+            return
+        for i, call in enumerate(state.now.calls):
+            if call.state in HELD and call.candidate is not None:
+                yield f"the service does not know the candidate of call {i}", self.commit(
+                    state, state.now._replace(calls=replace(state.now.calls, i, call._replace(candidate=None))), True)
+
     def worker_faults(self, state):
         for slot, worker in enumerate(state.workers):
             if worker is None:
@@ -478,7 +486,8 @@ class Model:
     def fault_steps(self, state):
         if state.left.trouble > 0:
             less = state._replace(left=state.left._replace(trouble=state.left.trouble - 1))
-            for faults in (self.wire_faults, self.task_faults, self.worker_faults, self.server_faults):
+            for faults in (self.wire_faults, self.task_faults, self.candidate_faults,
+                           self.worker_faults, self.server_faults):
                 yield from faults(less)
         if state.now != state.safe:
             yield "what was committed becomes durable", state._replace(safe=state.now)

@@ -42,7 +42,7 @@ typedef struct Kept
 	int64		result;			/* stored already; 0: none */
 	char	   *raw;			/* NULL: none */
 	int			cents;			/* of the call; -1: not known */
-	bool		unreadable;		/* raw is not even JSON */
+	bool		unreadable;		/* raw is not even JSON, or not the whole truth */
 } Kept;
 
 /* Locks the job, so that it is retried once. */
@@ -50,7 +50,8 @@ static SqlStatement select_kept = {
 	"SELECT j.owner::oid, coalesce(j.call, 0), coalesce(j.item, 0)::int, coalesce(c.items, 1), j.operation,"
 	" c.task_id IS NOT NULL, r.id,"
 	" CASE WHEN c.message IS DISTINCT FROM $2 THEN c.raw END, coalesce(c.cents, -1),"
-	" j.state = 'failed' AND j.sqlstate IN ('08P01', '54000') AND c.state IN ('failed', 'done')"
+	" j.state = 'failed' AND j.sqlstate IN ('08P01', '54000') AND c.state IN ('failed', 'done'),"
+	" j.state = 'failed' AND c.state = 'failed' AND c.message = $2"
 	" FROM sixtyfour.job j LEFT JOIN sixtyfour.call c ON c.id = j.call"
 	" LEFT JOIN sixtyfour.result r ON r.call = j.call AND r.item = j.item"
 	" WHERE j.id = $1 FOR NO KEY UPDATE OF j",
@@ -139,6 +140,7 @@ find_kept(int64 job, Kept *kept)
 		kept->raw = s64_sql_text(0, 8);
 		kept->cents = int_value(9);
 		failed = bool_value(10);
+		kept->unreadable = bool_value(11);
 	}
 	MemoryContextSwitchTo(context);
 	s64_sql_end();

@@ -29,9 +29,8 @@ Invariants, in every state:
   twice   the service accepts the question again only if a person said so
           (resubmit, abandon), or the last answer was that it cannot be done,
           or the last answer could not be read and the question is asked by
-          another job than those that have it (or by one that was cancelled):
-          a call that failed holds no question.  To retry a job that failed by
-          such an answer is no reason
+          another job than those of its call: a call that failed holds no
+          question.  To retry one of its own jobs is no reason
   undone  what has ended (done, failed, rejected, abandoned) stays as it is, but
           for what failed by an answer that cannot be read: it is done when what
           is kept of it can be read after all, or open again (expired) when the
@@ -108,6 +107,7 @@ MISTAKES = {
     "other-key": "what has no answer is sent again though the key is another",
     "refusal-believed": "a refusal of what is sent again is one of what was sent before",
     "retry-buys": "a job whose answer cannot be read is asked again as any that failed",
+    "cancelled-buys": "so is only one that was cancelled before that answer came",
     "reopen-unguarded": "a retry does not look whether another one has done its work",
     "reopened-frees": "a call that is open again does not hold its question",
 }
@@ -526,9 +526,11 @@ class Model:
         def moved(to, calls=ledger.calls):
             return self.commit(state, ledger._replace(jobs=replace(ledger.jobs, i, to), calls=calls), False)
 
-        kept = job.state == "failed" and call is not None and call.kept
+        kept = call is not None and call.kept and (
+            job.state == "failed" or call.state == "failed" or call.state == "expired" and not call.open)
         unguarded = self.mistake == "reopen-unguarded"
-        if kept and self.mistake == "retry-buys":
+        if kept and (self.mistake == "retry-buys" or
+                     self.mistake == "cancelled-buys" and job.state == "cancelled"):
             yield "anew", moved(Job("queued", None, True))
         elif kept and call.result and not unguarded:
             yield "which has its answer", moved(Job("succeeded", job.call))
@@ -737,7 +739,8 @@ def searches(mistake, deep):
     """The kinds and bounds to search, of which each may find what the others do not."""
     kinds = ("again",) if mistake in OF_NAMES else KINDS
     if mistake:  # the small ones first, as one violation is enough
-        return [(kind, bounds) for bounds in (Left(1, 1), Left(2, 0), Left(1, 2), Left(2, 1)) for kind in kinds]
+        return [(kind, bounds) for kind in kinds
+                for bounds in (Left(1, 1), Left(2, 0), Left(1, 2), Left(2, 1))]
     if deep:
         return [(kind, bounds) for bounds in (Left(2, 2), Left(3, 1)) for kind in kinds]
     return [("once", Left(1, 2)), ("once", Left(2, 1)), ("again", Left(1, 2)), ("again", Left(2, 0))]

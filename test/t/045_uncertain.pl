@@ -532,6 +532,23 @@ subtest 'an answer that was too large' => sub {
 	is(scalar submissions('Large'), 1, 'paid for once');
 };
 
+subtest 'an answer that came after its job was cancelled' => sub {
+	$mock->settings({ task_seconds => undef });
+	my ($job, $other) = map { ask('Cancelled first', $_) } $session, $as{one};
+	wait_for_state('running', $job, $other);
+	my $task = call(call_of($job), 'task_id');
+	value("sixtyfour_cancel($job)");
+	$mock->rule({ match => { path => "/job-status/$task" }, fault => 'not_json' });
+	$mock->control('POST', "tasks/$task", { action => 'finish' });
+	wait_for_failure($task, $other);
+	$mock->settings({ task_seconds => 0.2 });
+	$mock->clear_rules;
+	like(retry($job), $again, 'is asked for again at the service');
+	like(retry($other), $again, 'as for the other job');
+	like(answer($_), qr/structured_data/, 'and is there') foreach $job, $other;
+	is(scalar submissions('Cancelled first'), 1, 'paid for once');
+};
+
 subtest 'an answer that says nothing' => sub {
 	my ($job, $call);
 

@@ -61,6 +61,7 @@ my %breaks = (
 	'refusal-believed'    => 'twice',
 	# answers that cannot be read
 	'retry-buys'          => 'twice',
+	'cancelled-buys'      => 'twice',
 	'reopen-unguarded'    => 'undone',
 	'reopened-frees'      => 'twice');
 (undef, $said) = run('--list');

@@ -71,52 +71,58 @@ s64_resend_count(void)
 /* ---- flights that have ended ---- */
 
 /*
- * May the service have accepted this one, now or when it was sent before?  That
- * a later attempt was not sent, or was refused, is no proof of the first; but
- * what is wrong with these bytes was wrong with them then.
+ * A refusal, or the proof that nothing was sent, is about one request.  Of the
+ * same one sent before it says nothing: that may have been accepted all the same.
  */
-static bool
-may_be_accepted(const Flight *flight)
+static void
+doubt_refusal(Flight *flight)
 {
+	if (flight->task == NULL && flight->resends > 0 &&
+		flight->outcome->billing == BILLING_NONE)
+		flight->outcome->billing = BILLING_UNCERTAIN;
+}
+
+/* Has the service a chance to tell that it had accepted this one already? */
+static bool
+is_to_be_sent_again(const Flight *flight)
+{
+	if (flight->task != NULL || !flight->request->known_again ||
+		flight->outcome->billing == BILLING_NONE ||
+		flight->opened_at + S64_RESEND_WINDOW <= GetCurrentTimestamp())
+		return false;
 	switch (flight->outcome->kind)
 	{
-		case OUTCOME_ANSWER:
-		case OUTCOME_BAD_REQUEST:
-			return false;
 		case OUTCOME_LOST:
 		case OUTCOME_TIMED_OUT:
 		case OUTCOME_SERVICE_FAILED:
 		case OUTCOME_UNREADABLE:
-			return flight->resends > 0 || flight->outcome->billing != BILLING_NONE;
+		case OUTCOME_RATE_LIMITED:
+		case OUTCOME_KEY_REFUSED:
+		case OUTCOME_NO_BALANCE:
+		case OUTCOME_NO_CONNECTION:
+		case OUTCOME_FAILED:
+			return true;
 		default:
-			return flight->resends > 0;
+			return false;
 	}
 }
 
-/*
- * Is it to be sent again, as it may be accepted, and the service can tell?  If
- * it is too late for that, it is uncertain.
- */
-static bool
-is_to_be_sent_again(Flight *flight)
-{
-	if (flight->task != NULL || !flight->request->known_again || !may_be_accepted(flight))
-		return false;
-	flight->outcome->billing = BILLING_UNCERTAIN;
-	return flight->opened_at + S64_RESEND_WINDOW > GetCurrentTimestamp();
-}
-
-/* When: after a pause that grows, or the one that the service wants */
-static TimestampTz
-when_again(Flight *flight)
+/* Let it wait to be sent again. */
+static void
+put_off(Flight *flight)
 {
 	const Outcome *outcome = flight->outcome;
 	TimestampTz now = GetCurrentTimestamp();
 	int64		pause = s64_schedule_retry(flight->resends++);
+	Resend	   *resend = MemoryContextAllocZero(flight->context, sizeof(Resend));
 
 	if (outcome->kind == OUTCOME_RATE_LIMITED && !flight->request->few_at_once)
 		s64_meter_refused(flight->account, outcome->retry_after, now);
-	return now + Max(pause, outcome->retry_after);
+	resend->flight = flight;
+	resend->server = flight->account->server;
+	resend->payer = flight->account->userid;
+	resend->due = now + Max(pause, outcome->retry_after);
+	push_waiting(resend);
 }
 
 Flight *
@@ -128,16 +134,10 @@ s64_resend_next(void)
 		return dlist_container(Flight, node, dlist_pop_head_node(&given_up));
 	while ((flight = s64_flight_next()) != NULL)
 	{
-		Resend	   *resend;
-
+		doubt_refusal(flight);
 		if (!is_to_be_sent_again(flight))
 			return flight;
-		resend = MemoryContextAllocZero(flight->context, sizeof(Resend));
-		resend->flight = flight;
-		resend->server = flight->account->server;
-		resend->payer = flight->account->userid;
-		resend->due = when_again(flight);
-		push_waiting(resend);
+		put_off(flight);
 	}
 	return NULL;
 }
@@ -154,9 +154,9 @@ s64_resend_recall(const LedgerUnanswered *calls, int n)
 
 		flight->endpoint = call->endpoint;
 		flight->items = 1;
+		flight->resends = 1;
 		flight->reserved = call->expected_cents;
 		flight->reserved_at = flight->opened_at = call->created_at;
-		flight->resends = 1;
 		resend->flight = flight;
 		resend->server = pstrdup(call->server);
 		resend->payer = call->payer;

@@ -9,7 +9,8 @@
  * call stays "sending" meanwhile.  That goes on for ten minutes after the call
  * was opened, as nobody knows for how long the service remembers; then it is
  * uncertain as any other.  So it is if nobody wants its answer any more, or the
- * key is another.
+ * key is another, or what is sent again is refused for good: for the refusal says
+ * nothing about what was sent before.
  *
  *-------------------------------------------------------------------------
  */

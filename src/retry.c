@@ -46,7 +46,7 @@ typedef struct Kept
 	int64		result;			/* stored already; 0: none */
 	char	   *raw;			/* NULL: none */
 	int			cents;			/* of the call; -1: not known */
-	bool		unreadable;		/* raw is not even JSON */
+	bool		unreadable;		/* raw is not even JSON, or not the whole truth */
 } Kept;
 
 /* Locks the job, so that it is retried once. */
@@ -54,7 +54,9 @@ static SqlStatement select_kept = {
 	"SELECT j.owner::oid, coalesce(j.call, 0), coalesce(j.item, 0)::int, coalesce(c.items, 1), j.operation,"
 	" c.task_id IS NOT NULL, r.id,"
 	" CASE WHEN c.message IS DISTINCT FROM $2 THEN c.raw END, coalesce(c.cents, -1),"
-	" j.state = 'failed' AND j.sqlstate IN ('08P01', '54000') AND c.state IN ('failed', 'done')"
+	" CASE j.state WHEN 'failed' THEN j.sqlstate IN ('08P01', '54000') AND c.state IN ('failed', 'done')"
+	"  WHEN 'cancelled' THEN c.sqlstate IN ('08P01', '54000') AND c.state = 'failed' END,"
+	" j.state IN ('failed', 'cancelled') AND c.state = 'failed' AND c.message = $2"
 	" FROM sixtyfour.job j LEFT JOIN sixtyfour.call c ON c.id = j.call"
 	" LEFT JOIN sixtyfour.result r ON r.call = j.call AND r.item = j.item"
 	" WHERE j.id = $1 FOR NO KEY UPDATE OF j",
@@ -79,16 +81,20 @@ static SqlStatement mend_job = {
 	"UPDATE sixtyfour.job SET state = 'succeeded', result = $2, finished_at = clock_timestamp(),"
 	" sqlstate = NULL, message = NULL, detail = NULL, hint = NULL,"
 	" delivery = CASE WHEN coalesce(enrichment, into_table::oid::bigint) IS NULL THEN 'none' ELSE 'pending' END"
-	" WHERE id = $1 AND state = 'failed'",
+	" WHERE id = $1 AND state IN ('failed', 'cancelled')",
 	2, {INT8OID, INT8OID}, NULL
 };
 
-/* The job's call is open again: here, or by the retry of another of its jobs. */
+/*
+ * The job's call is open again: here, or by the retry of another of its jobs.  One
+ * that was cancelled needs this only until the call holds its question again.
+ */
 static SqlStatement follow_call = {
 	"UPDATE sixtyfour.job SET finished_at = NULL, sqlstate = '08007', message = c.message, detail = NULL, hint = NULL,"
 	" state = CASE c.state WHEN 'accepted' THEN 'running' ELSE 'uncertain' END"
-	" FROM sixtyfour.call c WHERE job.id = $1 AND job.state = 'failed' AND job.sqlstate IN ('08P01', '54000')"
-	" AND c.id = job.call AND c.state IN ('accepted', 'expired')",
+	" FROM sixtyfour.call c WHERE job.id = $1 AND c.id = job.call AND c.state IN ('accepted', 'expired')"
+	" AND (job.state = 'failed' AND job.sqlstate IN ('08P01', '54000') OR"
+	"      job.state = 'cancelled' AND c.finished_at IS NOT NULL)",
 	1, {INT8OID}, NULL
 };
 
@@ -143,6 +149,7 @@ find_kept(int64 job, Kept *kept)
 		kept->raw = s64_sql_text(0, 8);
 		kept->cents = int_value(9);
 		failed = bool_value(10);
+		kept->unreadable = bool_value(11);
 	}
 	MemoryContextSwitchTo(context);
 	s64_sql_end();

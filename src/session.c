@@ -193,8 +193,7 @@ metered_try(Exchange *exchange)
 	}
 	outcome = try_once(exchange);
 	/* that it was refused now, or not sent, proves nothing of an earlier try */
-	if (exchange->doubtful != NULL && outcome->kind != OUTCOME_ANSWER &&
-		outcome->kind != OUTCOME_BAD_REQUEST)
+	if (exchange->doubtful != NULL && outcome->kind != OUTCOME_ANSWER)
 		outcome->billing = BILLING_UNCERTAIN;
 	if (paid)
 		settle_money(exchange, outcome);

@@ -532,6 +532,23 @@ subtest 'an answer that was too large' => sub {
 	is(scalar submissions('Large'), 1, 'paid for once');
 };
 
+subtest 'an answer that came after its job was cancelled' => sub {
+	$mock->settings({ task_seconds => undef });
+	my ($job, $other) = map { ask('Cancelled first', $_) } $session, $as{one};
+	wait_for_state('running', $job, $other);
+	my $task = call(call_of($job), 'task_id');
+	value("sixtyfour_cancel($job)");
+	$mock->rule({ match => { path => "/job-status/$task" }, fault => 'not_json' });
+	$mock->control('POST', "tasks/$task", { action => 'finish' });
+	wait_for_failure($task, $other);
+	$mock->settings({ task_seconds => 0.2 });
+	$mock->clear_rules;
+	like(retry($job), $again, 'is asked for again at the service');
+	like(retry($other), $again, 'as for the other job');
+	like(answer($_), qr/structured_data/, 'and is there') foreach $job, $other;
+	is(scalar submissions('Cancelled first'), 1, 'paid for once');
+};
+
 subtest 'an answer that says nothing' => sub {
 	my ($job, $call);
 
@@ -548,8 +565,9 @@ subtest 'an answer that says nothing' => sub {
 		$session->value('ROLLBACK');
 	}
 	$session->value(qq(UPDATE sixtyfour.call SET items = 1, message = 'the service''s answer cannot be stored', raw = '{"status":"completed","result":{}}' WHERE id = $call));
-	is(retry($job), 't', 'a text that is not the whole truth is not read');
+	like(retry($job), $again, 'a text that is not the whole truth is not read');
 	like(answer($job), qr/structured_data/, 'but asked for again');
+	is(value("call FROM sixtyfour.jobs WHERE id = $job"), $call, 'by the same call, so it is paid for once');
 };
 
 # ---- where the service tells requests apart ----

@@ -246,35 +246,34 @@ subtest 'a reply that is lost' => sub {
 	no_duplicates();
 };
 
+# A refusal of what is sent again says nothing about what was sent before.
 subtest 'a reply that is lost, and then a refusal' => sub {
-	# which proves nothing about what was sent before
 	foreach my $route (qw(auto direct))
 	{
 		$session->value("SET sixtyfour.route = $route");
 		$mock->reset;
+		$mock->settings({ task_seconds => 0.1 });
 		my $flow = workflow('refused');
-		foreach my $status (402, 403, 429)
+		foreach my $status ($route eq 'auto' ? (402, 429) : 429)
 		{
 			$mock->rule({ match => { path => $_ }, fault => 'close_after_body', times => 1 }) foreach $start, '/workflows/run';
 			$mock->rule({ match => { path => $_ }, status => $status, headers => { 'Retry-After' => '1' }, times => 1 }) foreach $start, '/workflows/run';
-			my $reply = ask("sixtyfour_search('$status $route')");
-			my $error = $reply->{error} // {};
-			if ($route eq 'auto' || $status == 429)
-			{
-				is(scalar @{ $reply->{rows} }, 25, "$status: it is sent once more ($route)");
-			}
-			else
-			{
-				like("$error->{hint}", qr/may have been accepted and billed/, "$status: the error says that it may be billed");
-			}
-			my $run = ask(qq(sixtyfour_run_workflow('$flow', '[{"company_name": "$status $route"}]')));
-			is(scalar @{ $run->{rows} }, 1, 'and so is a run') if $route eq 'auto' || $status == 429;
+			is(scalar @{ ask("sixtyfour_search('$status $route')")->{rows} }, 25, "$status: a search is sent once more ($route)");
+			is(scalar @{ ask(qq(sixtyfour_run_workflow('$flow', '[{"company_name": "$status $route"}]')))->{rows} }, 1, 'and so is a run');
 			$mock->clear_rules;
+			my @sent = map { $_->{body}{search_id} } seen($start);
+			is_deeply([ @sent[ -3 .. -1 ] ], [ ($sent[-1]) x 3 ], 'under one name');
 		}
+		$mock->rule({ match => { path => $start }, fault => 'close_after_body', times => 1 });
+		$mock->rule({ match => { path => $start }, status => 400, times => 1 });
+		my $error = ask("sixtyfour_search('refused after all ($route)')")->{error};
+		like("$error->{message} $error->{hint}", qr/may have been accepted|may have been billed/, 'refused for good: it may be billed');
+		is($error->{sqlstate}, '08007', 'and is uncertain') if $route eq 'auto';
+		$mock->clear_rules;
+		value("count(sixtyfour_resolve(id, 'abandon')) FROM sixtyfour.attention WHERE kind = 'call'");
 		no_duplicates();
 	}
 	$session->value('RESET sixtyfour.route');
-	is(value("count(*) FROM sixtyfour.calls WHERE state = 'uncertain'"), 0, 'nothing is uncertain');
 };
 
 subtest 'a worker that is killed while it starts one' => sub {

@@ -82,8 +82,9 @@ SELECT string_agg(fault, E'\n' ORDER BY fault COLLATE "C") FROM (
 		AND NOT EXISTS (SELECT FROM arg a WHERE a.oid = f.oid AND a.name = field.name)
 	UNION ALL
 	SELECT format('%s: the subject is not the first argument', f.name)
-	FROM f JOIN field USING (operation) JOIN arg a USING (oid)
-	WHERE field.place = 1 AND required AND a.name = field.name AND a.place > 1
+	FROM f JOIN e USING (operation) JOIN field USING (operation) JOIN arg a USING (oid)
+	WHERE field.place = 1 AND required AND a.name = field.name AND EXISTS (
+		SELECT FROM arg b WHERE b.oid = f.oid AND b.place < a.place AND strpos(e.path, '{' || b.name || '}') = 0)
 	UNION ALL
 	SELECT format('%s: is not as it should be: %s %s %s', f.name, provolatile, proparallel, procost) FROM f
 	WHERE provolatile <> 'v' OR proparallel <> CASE kind WHEN 'sync' THEN 'r' ELSE 'u' END OR kind = 'sync' AND procost < 1000

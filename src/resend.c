@@ -23,6 +23,7 @@
 
 #define SUBMIT_TIMEOUT	120000	/* ms: acceptance of a task is quick */
 #define PAUSED_RECHECK	INT64CONST(1000000) /* µs */
+#define ERROR_RECHECK	INT64CONST(10000000)	/* µs */
 
 /* A flight that waits */
 typedef struct Resend
@@ -217,8 +218,11 @@ judge(Resend *resend, List **payers)
 
 	if (flight->opened_at + S64_RESEND_WINDOW <= now)
 		return VERDICT_GIVE_UP;
-	resend->due = now + PAUSED_RECHECK;
+	/* should this raise an error, others come first */
+	resend->due = now + ERROR_RECHECK;
 	verdict = look_at_call(flight->call);
+	if (verdict == VERDICT_WAIT)
+		resend->due = now + PAUSED_RECHECK;
 	if (verdict != VERDICT_SEND)
 		return verdict;
 	payer = s64_payer_get(payers, resend->server, resend->payer, true);

@@ -296,7 +296,6 @@ send_requests(TimestampTz now)
 {
 	bool		polls_first = pg_prng_double(&pg_global_prng_state) < POLLS_FIRST;
 
-	worker.resend_at = s64_resend_due();
 	if (polls_first)
 		worker.poll_at = s64_poll_due(worker.epoch, &worker.changed);
 	if (worker.submit_at <= now)
@@ -304,6 +303,7 @@ send_requests(TimestampTz now)
 										  &worker.delivering);
 	if (!polls_first)
 		worker.poll_at = s64_poll_due(worker.epoch, &worker.changed);
+	worker.resend_at = s64_resend_due();
 }
 
 /*
@@ -323,7 +323,7 @@ recover(void)
 	RESUME_INTERRUPTS();
 
 	worker.submit_at = GetCurrentTimestamp() + ERROR_PAUSE;
-	worker.stragglers_at = worker.submit_at;
+	worker.stragglers_at = worker.resend_at = worker.submit_at;
 	s64_sql_start_transaction();
 	dropped = !OidIsValid(get_extension_oid("sixtyfour", true));
 	CommitTransactionCommand();

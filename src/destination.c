@@ -136,7 +136,7 @@ s64_destination_open(Relation rel, char **names, int n, char **problem)
 			d->ncolumns++;
 		}
 		else
-			d->homeless[d->nhomeless++] = names[i];
+			d->homeless[d->nhomeless++] = pstrdup(names[i]);
 	}
 	if (n > 0 && d->ncolumns == 0)
 	{

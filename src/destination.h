@@ -24,7 +24,8 @@ extern void s64_destination_check(Oid relid, Oid role);
 
 /*
  * Match the n columns of a file with those of a table, which is locked and stays
- * open.  NULL if none has a place, *problem being a sentence about it; palloc'd.
+ * open.  NULL if none has a place, *problem being a sentence about it; palloc'd,
+ * and nothing of it points to the names.
  */
 extern Destination *s64_destination_open(Relation rel, char **names, int n,
 										 char **problem);

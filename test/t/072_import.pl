@@ -387,7 +387,7 @@ pass('other answers are written meanwhile');
 my $free = search('free', 'people');
 $mock->wait_for(held => 2);
 my $began = time;
-$node->restart('fast');
+$node->restart;
 cmp_ok(time - $began, '<', 20, 'the server can stop');
 $mock->clear_rules;
 $mock->control('POST', 'release');

@@ -319,6 +319,18 @@ sub uncertain_calls
 		WHERE c.state IN ('uncertain', 'expired') GROUP BY c.id ORDER BY c.id LIMIT $limit") };
 }
 
+# The last task that was made of all of these questions: parts of them may have
+# been asked about before, with others
+sub common_task
+{
+	my ($first, @others) = @_;
+	foreach my $task (grep { defined } reverse @$first)
+	{
+		return $task unless grep { !grep { defined && $_ eq $task } @$_ } @others;
+	}
+	return;
+}
+
 # What a person does who sees the service's tasks: names them, and submits
 # again what has none.  Some do not look, and some give up.
 sub resolve
@@ -330,7 +342,7 @@ sub resolve
 	{
 		my ($id, $operation, $who) = @$call;
 		my @questions = map { "$operation $_" } @{ $json->decode($who) };
-		my ($task) = map { $_->[-1] // () } grep { defined } @{$accepted}{@questions};
+		my $task = common_task(map { $accepted->{$_} // [] } @questions);
 		my $action = rand() < $careless ? pick(qw(resubmit abandon)) : $task // 'resubmit';
 
 		# whatever becomes of the attempt, it may have been heard

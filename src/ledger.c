@@ -142,8 +142,8 @@ s64_ledger_take_over(void)
 }
 
 static SqlStatement select_unanswered = {
-	"SELECT c.id, c.uuid, c.operation, c.server::text, c.payer, j.body, c.expected_cents, c.created_at"
-	" FROM sixtyfour.call c JOIN LATERAL"
+	"SELECT c.id, c.uuid, c.operation, c.server::text, c.payer, j.body, c.expected_cents, c.created_at,"
+	" c.account FROM sixtyfour.call c JOIN LATERAL"
 	"  (SELECT body FROM sixtyfour.job WHERE job.call = c.id LIMIT 1) j ON true"
 	" WHERE c.state = 'sending' AND c.epoch = $1 AND c.home_system = $2 AND c.home_database = $3",
 	3, {INT8OID, INT8OID, OIDOID}, NULL
@@ -173,6 +173,7 @@ s64_ledger_unanswered(int64 epoch, LedgerUnanswered **calls)
 		call->body = (Jsonb *) PG_DETOAST_DATUM_COPY(s64_sql_value(i, 6, &isnull));
 		call->expected_cents = DatumGetInt32(s64_sql_value(i, 7, &isnull));
 		call->created_at = DatumGetTimestampTz(s64_sql_value(i, 8, &isnull));
+		call->account = *DatumGetUUIDP(s64_sql_value(i, 9, &isnull));
 	}
 	MemoryContextSwitchTo(context);
 	s64_sql_end();

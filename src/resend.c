@@ -31,6 +31,7 @@ typedef struct Resend
 	Flight	   *flight;			/* this is in its context */
 	char	   *server;
 	Oid			payer;
+	AccountId	account;		/* that it was sent for, and no other */
 	Jsonb	   *body;			/* of one whose request is not made yet ... */
 	pg_uuid_t	uuid;			/* ... and its call's name */
 	TimestampTz due;
@@ -121,6 +122,7 @@ put_off(Flight *flight)
 	resend->flight = flight;
 	resend->server = flight->account->server;
 	resend->payer = flight->account->userid;
+	resend->account = flight->account->id;
 	resend->due = now + Max(pause, outcome->retry_after);
 	push_waiting(resend);
 }
@@ -160,6 +162,7 @@ s64_resend_recall(const LedgerUnanswered *calls, int n)
 		resend->flight = flight;
 		resend->server = pstrdup(call->server);
 		resend->payer = call->payer;
+		resend->account = call->account;
 		resend->uuid = call->uuid;
 		resend->body = palloc(VARSIZE(call->body));
 		memcpy(resend->body, call->body, VARSIZE(call->body));
@@ -227,10 +230,10 @@ judge(Resend *resend, List **payers)
 		resend->due = payer->blocked_until;
 		return VERDICT_WAIT;
 	}
+	if (memcmp(&resend->account, &payer->account->id, sizeof(AccountId)) != 0)
+		return VERDICT_GIVE_UP;
 	if (flight->request == NULL)
 		make_request(resend, payer->account);
-	if (memcmp(&flight->account->id, &payer->account->id, sizeof(AccountId)) != 0)
-		return VERDICT_GIVE_UP;
 	wait = s64_meter_take(payer->account, now);
 	resend->due = now + wait;
 	return wait > 0 ? VERDICT_WAIT : VERDICT_SEND;

@@ -299,6 +299,24 @@ subtest 'a worker that is killed while it starts one' => sub {
 	no_duplicates();
 };
 
+# Another account of the service does not know it again, and would pay for it.
+subtest 'a key that has changed when the next worker comes' => sub {
+	my $set_key = 'ALTER USER MAPPING FOR PUBLIC SERVER sixtyfour OPTIONS (SET api_key';
+	$mock->reset;
+	$mock->rule({ match => { path => $start }, hold => $true, times => 1 });
+	my $job = value("sixtyfour_search_async('another key')");
+	$mock->wait_for(held => 1);
+	$session->query("$set_key 'api_other')");
+	$node->stop('immediate');
+	$mock->control('POST', 'release');
+	$node->start;
+	$session = SixtyfourTest::Session->new($node);
+	like(failure("sixtyfour_wait($job, '30 s')"), qr/^08007 call \d+ may have been accepted and billed/, 'it is uncertain');
+	is(scalar seen($start), 1, 'and is not sent again with the other key');
+	$session->query("$set_key 'api_good')");
+	value("sixtyfour_resolve(max(id), 'abandon') FROM sixtyfour.calls");
+};
+
 subtest 'what nobody wants any more is not sent again' => sub {
 	$mock->reset;
 	$mock->rule({ match => { path => $start }, fault => 'close_after_body' });

@@ -37,8 +37,7 @@ text_of(const JsonbValue *v)
 bool
 s64_task_is_id(const char *text)
 {
-	/* the id is to stand in a path, where dots would climb */
-	return *text != '\0' && strlen(text) <= ID_MAX && strcmp(text, ".") != 0 && strcmp(text, "..") != 0;
+	return strlen(text) <= ID_MAX && s64_endpoint_takes(text);
 }
 
 char *

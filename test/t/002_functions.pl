@@ -288,7 +288,7 @@ foreach my $id (sort keys %ids)
 	is(request_line("SELECT sixtyfour_job_status('$id')"),
 		"GET /base/job-status/$ids{$id} HTTP/1.1", 'id ' . $json->encode($id) . ' in a path');
 }
-foreach my $id ('', '.', '..')
+foreach my $id ('', '.', '..', '../webhooks', 'a/..', '/./', 'a\\..\\b')
 {
 	is(rows("SELECT sixtyfour_job_status('$id')"),
 		qq(22023: invalid task_id: "$id": ), "id \"$id\" is refused");

@@ -282,6 +282,9 @@ push @private, "sixtyfour_request('POST', '/oauth/token', body => '{}')";
 rows('SET ROLE alice');
 is(rows("SELECT $_"), '42501: must be owner of foreign server sixtyfour', "$_ is not for all") foreach @private;
 is(scalar(@{ $mock->ledger }), 0, 'and nothing was sent');
+is(rows("SELECT sixtyfour_request('GET', '/%' || repeat('25', 12000) || '77ebhooks')"), '22023: path is too long', 'what was encoded very often is not decoded');
+is(rows("SELECT sixtyfour_request('GET', '/%' || repeat('25', 4000) || '77ebhooks')"), '42501: must be owner of foreign server sixtyfour', 'but what was often');
+is(rows("SELECT sixtyfour_job_status('../webhooks/signing-secret')"), '22023: invalid task_id: "../webhooks/signing-secret"', 'nor does an id climb to it');
 foreach my $path ('/webhook', '/webhooksx', '/x/webhooks', '/mean', '/oauth2/x', '/api/me', '/%78/webhooks')
 {
 	is(rows("SELECT sixtyfour_request('GET', '$path')"), "02000: GET $path: the service does not know what was asked for", "$path is no such path");

@@ -139,6 +139,14 @@ extern void s64_http_wait(long timeout);
 extern HttpTransfer *s64_http_next(void);
 
 /*
+ * Has this one ended?  Then it comes no more.  For who waits for it alone, perhaps
+ * in a trigger that is fired while the process has transfers of its own: if it has
+ * not, those that have ended meanwhile no longer keep s64_http_wait() from sleeping,
+ * and are left to s64_http_next().
+ */
+extern bool s64_http_take(HttpTransfer *transfer);
+
+/*
  * Move up to max bytes of the body of a streamed transfer to buf, in order, and
  * return how many.  0: there is nothing now; what was not read before
  * s64_http_ended() said so will not come.  To be called until it returns 0

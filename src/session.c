@@ -143,7 +143,7 @@ run_transfer(Exchange *exchange, const HttpRequest *request)
 		for (;;)
 		{
 			/* an answer that has come is not given up for a cancel */
-			if (s64_http_next() == exchange->transfer)
+			if (s64_http_take(exchange->transfer))
 				break;
 			CHECK_FOR_INTERRUPTS();
 			s64_http_wait(-1);

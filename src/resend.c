@@ -108,15 +108,21 @@ is_to_be_sent_again(const Flight *flight)
 	}
 }
 
-/* Let it wait to be sent again. */
-static void
+/*
+ * Let it wait to be sent again.  Does not raise, for nobody else has the flight
+ * now; false if there is no memory.
+ */
+static bool
 put_off(Flight *flight)
 {
 	const Outcome *outcome = flight->outcome;
 	TimestampTz now = GetCurrentTimestamp();
 	int64		pause = s64_schedule_retry(flight->resends++);
-	Resend	   *resend = MemoryContextAllocZero(flight->context, sizeof(Resend));
+	Resend	   *resend = MemoryContextAllocExtended(flight->context, sizeof(Resend),
+													MCXT_ALLOC_ZERO | MCXT_ALLOC_NO_OOM);
 
+	if (resend == NULL)
+		return false;
 	if (outcome->kind == OUTCOME_RATE_LIMITED && !flight->request->few_at_once)
 		s64_meter_refused(flight->account, outcome->retry_after, now);
 	resend->flight = flight;
@@ -125,6 +131,7 @@ put_off(Flight *flight)
 	resend->account = flight->account->id;
 	resend->due = now + Max(pause, outcome->retry_after);
 	push_waiting(resend);
+	return true;
 }
 
 Flight *
@@ -137,9 +144,8 @@ s64_resend_next(void)
 	while ((flight = s64_flight_next()) != NULL)
 	{
 		doubt_refusal(flight);
-		if (!is_to_be_sent_again(flight))
+		if (!is_to_be_sent_again(flight) || !put_off(flight))
 			return flight;
-		put_off(flight);
 	}
 	return NULL;
 }

@@ -329,6 +329,13 @@ foreach my $route ('direct', 'auto')
 	is(pages(qq('$route', max_results => 4)), '4|4|object', "$route: even where the service sends more");
 	is(scalar(bodies()), 3, 'or has more');
 
+	$mock->reset;
+	$mock->rule({ match => { path => '/search/query' }, times => 1, answer => { results => [ { n => 1 } ], next_cursor => 7 } });
+	$mock->rule({ match => { path => '/search/query' }, times => 1, accept => JSON::PP::false, body => { results => [ { n => 2 } ], next_cursor => undef } });
+	is(pages(qq('$route: a number')), '2|2|object', "$route: a cursor that is a number");
+	is((bodies())[1]{cursor}, '7', 'is one');
+	is(pages(qq('$route: many', options => '{"max_results":1e30}')), '12|12|object', 'more than there can be are all');
+
 	# trouble: rule, rows or error, requests
 	foreach my $case (
 		[ 'an empty page in the middle', { skip => 1, times => 1, page_trouble => 'empty' }, '12|12|object', 4 ],
@@ -566,6 +573,7 @@ my $inline = qq({"name": "A"}\n{"name": "B"});
 read_file('a run: the file of the last block', @run, [ file(), file(block_number => 1, download_url => "$file/other") ], $found);
 read_file('rows in the answer itself', @run, [ file(download_url => undef, results => \@inline) ], $inline);
 read_file('both', @run, [ file(results => \@inline) ], $inline);
+read_file('rows that are not all', @run, [ file(row_count => 2, results => [ $inline[0] ]) ], $found);
 read_file('no rows', @run, [ file(row_count => 0, download_url => undef) ], '');
 read_file('no rows in the answer itself', @run, [ file(row_count => 0, results => []) ], '');
 read_file('no files', @run, [], '');

@@ -1023,15 +1023,18 @@ s64_http_next(void)
 bool
 s64_http_take(HttpTransfer *t)
 {
-	if (t->state == TRANSFER_ENDED)
-	{
-		dlist_delete(&t->node);
-		t->state = TRANSFER_FETCHED;
-		return true;
-	}
-	while (!dlist_is_empty(&pool.ended))
+	if (t->state != TRANSFER_ENDED)
+		return false;
+	dlist_delete(&t->node);
+	t->state = TRANSFER_FETCHED;
+	return true;
+}
+
+void
+s64_http_set_aside(void)
+{
+	while (pool.multi != NULL && !dlist_is_empty(&pool.ended))
 		dlist_push_tail(&pool.aside, dlist_pop_head_node(&pool.ended));
-	return false;
 }
 
 /* ---- streamed bodies ---- */

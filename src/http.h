@@ -138,13 +138,15 @@ extern void s64_http_wait(long timeout);
  */
 extern HttpTransfer *s64_http_next(void);
 
-/*
- * Has this one ended?  Then it comes no more.  For who waits for it alone, perhaps
- * in a trigger that is fired while the process has transfers of its own: if it has
- * not, those that have ended meanwhile no longer keep s64_http_wait() from sleeping,
- * and are left to s64_http_next().
- */
+/* Has this one ended?  Then s64_http_next() does not return it. */
 extern bool s64_http_take(HttpTransfer *transfer);
+
+/*
+ * What has ended keeps s64_http_wait() from sleeping no longer, and is left to
+ * s64_http_next().  For who waits for something else: perhaps in a trigger, which is
+ * fired while the process has transfers of its own.
+ */
+extern void s64_http_set_aside(void);
 
 /*
  * Move up to max bytes of the body of a streamed transfer to buf, in order, and

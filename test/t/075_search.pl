@@ -363,6 +363,12 @@ subtest 'workflows' => sub {
 		is(failure("sixtyfour_workflow('$flow->{id}')", $who), '02000 workflow: the service does not know what was asked for', 'gone');
 		my @refused = grep { ($_->{status} // 0) == 404 || ($_->{status} // 0) == 405 } grep { $_->{method} ne 'GET' } @{ $mock->ledger };
 		is(scalar @refused, $routes eq 'live' ? 2 : 1, 'the other paths are tried once');
+		next unless $routes eq 'live';
+		my $set_key = 'ALTER USER MAPPING FOR PUBLIC SERVER sixtyfour OPTIONS (SET api_key';
+		$mock->settings({ workflow_routes => 'rest' });
+		$who->query("$set_key 'api_other')");
+		ok(value("sixtyfour_create_workflow('W', '$definition')", $who), 'and again for another account');
+		$who->query("$set_key 'api_good')");
 	}
 	$mock->settings({ workflow_routes => 'both' });
 };

@@ -45,17 +45,6 @@ home_database(void)
 }
 
 /* Run a statement on its own between begin and end. */
-static uint64
-run(SqlStatement *statement, Datum *values, const char *nulls)
-{
-	uint64		rows;
-
-	s64_sql_begin();
-	rows = s64_sql_run(statement, values, nulls);
-	s64_sql_end();
-	return rows;
-}
-
 static Datum
 text_or_null(const char *text, char *null)
 {
@@ -349,7 +338,7 @@ s64_ledger_explain(int64 call, int64 epoch, const char *detail, const char *hint
 
 	values[2] = text_or_null(detail, &nulls[2]);
 	values[3] = text_or_null(hint, &nulls[3]);
-	run(&set_explanation, values, nulls);
+	s64_sql_execute(&set_explanation, values, nulls);
 }
 
 bool
@@ -358,7 +347,7 @@ s64_ledger_accepted(int64 call, int64 epoch, const char *task_id)
 	Datum		values[3] = {Int64GetDatum(call), Int64GetDatum(epoch),
 	CStringGetTextDatum(task_id)};
 
-	return run(&set_accepted, values, NULL) > 0;
+	return s64_sql_execute(&set_accepted, values, NULL) > 0;
 }
 
 /* The share of item i in the cents of n items, so that the shares add up */
@@ -408,7 +397,7 @@ s64_ledger_rejected(int64 call, int64 epoch, int sqlstate, const char *message,
 
 	if (TIMESTAMP_IS_NOBEGIN(retry_at))
 		nulls[4] = 'n';
-	return run(&set_rejected, values, nulls) > 0;
+	return s64_sql_execute(&set_rejected, values, nulls) > 0;
 }
 
 bool
@@ -419,7 +408,7 @@ s64_ledger_uncertain(int64 call, int64 epoch, const char *message, const char *r
 	char		nulls[5] = "    ";
 
 	values[3] = text_or_null(raw, &nulls[3]);
-	return run(&set_uncertain, values, nulls) > 0;
+	return s64_sql_execute(&set_uncertain, values, nulls) > 0;
 }
 
 bool
@@ -432,7 +421,7 @@ s64_ledger_failed(int64 call, int64 epoch, int sqlstate, const char *message,
 
 	values[4] = int4_or_null(cents, &nulls[4]);
 	values[5] = text_or_null(raw, &nulls[5]);
-	return run(&set_failed, values, nulls) > 0;
+	return s64_sql_execute(&set_failed, values, nulls) > 0;
 }
 
 bool
@@ -441,7 +430,7 @@ s64_ledger_expired(int64 call, int64 epoch, const char *message)
 	Datum		values[3] = {Int64GetDatum(call), Int64GetDatum(epoch),
 	CStringGetTextDatum(message)};
 
-	return run(&set_expired, values, NULL) > 0;
+	return s64_sql_execute(&set_expired, values, NULL) > 0;
 }
 
 static SqlStatement select_subjects = {
@@ -623,8 +612,8 @@ s64_ledger_resume(void)
 	bool		delivering;
 
 	s64_home_resume();
-	run(&adopt_jobs, home, NULL);
-	run(&adopt_calls, home, NULL);
+	s64_sql_execute(&adopt_jobs, home, NULL);
+	s64_sql_execute(&adopt_calls, home, NULL);
 	run_carry(&carry_all_waiting, home, &delivering);
 }
 

@@ -110,5 +110,5 @@ s64_link_read(RowsPlace place, Jsonb *answer, Link *link, const char **why)
 	}
 	file = last_file(answer);
 	*why = "It has neither the rows of the last block nor an address of their file.";
-	return file == NULL || read_file(file, link);
+	return file == NULL ? JB_ROOT_COUNT(answer) == 0 : read_file(file, link);
 }

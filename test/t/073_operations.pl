@@ -565,6 +565,7 @@ sub file { return { filename => 'result.csv', row_count => 2, block_number => 3,
 
 my @search = (q(sixtyfour_search_download('rh')), '/search/download');
 read_file('a search', @search, { url => $file, bucket => 'b', path => 'p' }, $found);
+read_file('one whose handle looks like a path', q(sixtyfour_search_download('a/../b')), '/search/download', { url => $file }, $found);
 read_file('a search without a file', @search, { url => undef }, q(08P01: search_download: the service's answer cannot be used));
 
 my @run = (q(sixtyfour_workflow_results('r')), '/workflows/runs/r/results/download-links');
@@ -577,6 +578,7 @@ read_file('rows that are not all', @run, [ file(row_count => 2, results => [ $in
 read_file('no rows', @run, [ file(row_count => 0, download_url => undef) ], '');
 read_file('no rows in the answer itself', @run, [ file(row_count => 0, results => []) ], '');
 read_file('no files', @run, [], '');
+read_file('files that are none', @run, [ 'file', [] ], q(08P01: workflow_results: the service's answer cannot be used));
 read_file('neither rows nor an address', @run, [ file(download_url => undef) ], q(08P01: workflow_results: the service's answer cannot be used));
 
 done_testing();

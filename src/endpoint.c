@@ -598,9 +598,9 @@ s64_endpoint_takes(const char *value)
 }
 
 static void
-check_value(const char *name, const char *value)
+check_value(const char *name, const char *value, bool in_path)
 {
-	if (value == NULL || !s64_endpoint_takes(value))
+	if (value == NULL || *value == '\0' || (in_path && !s64_endpoint_takes(value)))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("invalid %s: \"%s\"", name, value ? value : "")));
@@ -627,7 +627,7 @@ s64_endpoint_url(const char *base_url, const char *path,
 	appendStringInfoString(&buf, base_url);
 	while (*p)
 	{
-		const char *place = p;
+		bool		in_path = query == NULL || p < query;
 		char	   *name;
 		char	   *value;
 
@@ -641,12 +641,12 @@ s64_endpoint_url(const char *base_url, const char *path,
 		}
 		name = read_parameter(p, &p);
 		value = find(name, arg);
-		if (value == NULL && query != NULL && place > query)
+		if (value == NULL && !in_path)
 		{
 			drop_name(&buf);
 			continue;
 		}
-		check_value(name, value);
+		check_value(name, value, in_path);
 		s64_endpoint_escape(&buf, value);
 	}
 	return buf.data;

@@ -114,8 +114,8 @@ extern const Endpoint *s64_endpoint_at(int i);
 /*
  * base_url and path with the parameters put in, percent-encoded; palloc'd.
  * find(name, arg) gives a parameter's value in UTF-8, or NULL: then "name=" is
- * left out of the path's query.  Raises 22023 for a value that is missing, or
- * that s64_endpoint_takes() does not take.
+ * left out of the path's query.  Raises 22023 for a value that is missing or empty,
+ * or is to stand in front of the query and is not taken by s64_endpoint_takes().
  */
 extern char *s64_endpoint_url(const char *base_url, const char *path,
 							  char *(*find) (const char *name, void *arg),

@@ -142,17 +142,6 @@ s64_arrival_next_due(const ArrivalSet *under_way)
 	return isnull ? DT_NOEND : next;
 }
 
-static uint64
-run(SqlStatement *statement, Datum *values)
-{
-	uint64		rows;
-
-	s64_sql_begin();
-	rows = s64_sql_run(statement, values, NULL);
-	s64_sql_end();
-	return rows;
-}
-
 bool
 s64_arrival_lock(int64 job)
 {
@@ -160,7 +149,7 @@ s64_arrival_lock(int64 job)
 
 	set_home(values);
 	values[2] = Int64GetDatum(job);
-	return run(&select_lock, values) > 0;
+	return s64_sql_execute(&select_lock, values, NULL) > 0;
 }
 
 void
@@ -169,7 +158,7 @@ s64_arrival_applied(int64 job, const char *summary)
 	Datum		values[2] = {Int64GetDatum(job), CStringGetTextDatum(summary)};
 
 	/* it is locked, so this can only be a mistake of ours */
-	if (run(&set_applied, values) != 1)
+	if (s64_sql_execute(&set_applied, values, NULL) != 1)
 		elog(ERROR, "a job left state pending while its rows were written");
 }
 
@@ -180,7 +169,7 @@ s64_arrival_unapplied(int64 job, int sqlstate, const char *message)
 		CStringGetTextDatum(unpack_sql_state(sqlstate)),
 	CStringGetTextDatum(message)};
 
-	run(&set_unapplied, values);
+	s64_sql_execute(&set_unapplied, values, NULL);
 }
 
 void
@@ -191,7 +180,7 @@ s64_arrival_postpone(int64 job, int64 pause, int sqlstate, const char *message)
 		CStringGetTextDatum(message),
 	Float8GetDatum(pause / 1e6)};
 
-	run(&set_postponed, values);
+	s64_sql_execute(&set_postponed, values, NULL);
 }
 
 bool
@@ -199,5 +188,5 @@ s64_arrival_again(int64 job)
 {
 	Datum		values[1] = {Int64GetDatum(job)};
 
-	return run(&set_pending, values) > 0;
+	return s64_sql_execute(&set_pending, values, NULL) > 0;
 }

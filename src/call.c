@@ -135,13 +135,13 @@ sixtyfour_request(PG_FUNCTION_ARGS)
 		PG_RETURN_NULL();
 	account = s64_account_get(s64_guc_server, GetUserId());
 	path = text_to_cstring(PG_GETARG_TEXT_PP(1));
-	if (s64_endpoint_is_private(path))
-		check_owner(account);
 	request = s64_request_make_raw(account,
 								   text_to_cstring(PG_GETARG_TEXT_PP(0)),
 								   path,
 								   PG_ARGISNULL(2) ? NULL : PG_GETARG_JSONB_P(2),
 								   PG_ARGISNULL(3) ? NULL : PG_GETARG_JSONB_P(3));
+	if (s64_endpoint_is_private(path))
+		check_owner(account);
 	answer = s64_session_exchange(account, request);
 	if (answer == NULL)
 		PG_RETURN_NULL();

@@ -657,9 +657,7 @@ s64_claim_fail(int64 job, int sqlstate, const char *message)
 		CStringGetTextDatum(unpack_sql_state(sqlstate)),
 	CStringGetTextDatum(message)};
 
-	s64_sql_begin();
-	s64_sql_run(&fail_job, values, NULL);
-	s64_sql_end();
+	s64_sql_execute(&fail_job, values, NULL);
 }
 
 /* ---- going on ---- */

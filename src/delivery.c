@@ -219,24 +219,13 @@ s64_delivery_next_due(void)
 	return isnull ? DT_NOEND : next;
 }
 
-static uint64
-run(SqlStatement *statement, Datum *values)
-{
-	uint64		rows;
-
-	s64_sql_begin();
-	rows = s64_sql_run(statement, values, NULL);
-	s64_sql_end();
-	return rows;
-}
-
 void
 s64_delivery_applied(const int64 *jobs, int n)
 {
 	Datum		values[1] = {s64_sql_int8_array(jobs, n)};
 
 	/* they are locked, so this can only be a mistake of ours */
-	if (n > 0 && run(&set_applied, values) != (uint64) n)
+	if (n > 0 && s64_sql_execute(&set_applied, values, NULL) != (uint64) n)
 		elog(ERROR, "a job left state pending while its answer was written");
 }
 
@@ -248,7 +237,7 @@ s64_delivery_unapplied(const int64 *jobs, int n, int sqlstate, const char *messa
 	CStringGetTextDatum(message)};
 
 	if (n > 0)
-		run(&set_unapplied, values);
+		s64_sql_execute(&set_unapplied, values, NULL);
 }
 
 void
@@ -259,7 +248,7 @@ s64_delivery_postpone(const int64 *jobs, int n, int sqlstate, const char *messag
 	CStringGetTextDatum(message)};
 
 	if (n > 0)
-		run(&set_postponed, values);
+		s64_sql_execute(&set_postponed, values, NULL);
 }
 
 void
@@ -272,7 +261,7 @@ s64_delivery_blame(const int64 *jobs, int n, const char *message)
 
 	/* an ending process cannot be interrupted while it waits */
 	if (OidIsValid(relid) && ConditionalLockRelationOid(relid, RowExclusiveLock))
-		run(&set_blamed, values);
+		s64_sql_execute(&set_blamed, values, NULL);
 }
 
 int64
@@ -280,5 +269,5 @@ s64_delivery_again(int enrichment)
 {
 	Datum		values[1] = {Int32GetDatum(enrichment)};
 
-	return (int64) run(&set_pending, values);
+	return (int64) s64_sql_execute(&set_pending, values, NULL);
 }

@@ -21,17 +21,17 @@ typedef enum Place
 	PLACE_OTHER
 } Place;
 
-/* Where a server has them */
+/* Where the service of an account has them */
 typedef struct Known
 {
-	Oid			serverid;
+	AccountId	account;
 	Place		place;
 } Known;
 
 static HTAB *known_places = NULL;
 
 static Known *
-get_known(Oid serverid)
+get_known(const AccountId *account)
 {
 	Known	   *known;
 	bool		found;
@@ -40,11 +40,11 @@ get_known(Oid serverid)
 	{
 		HASHCTL		info = {0};
 
-		info.keysize = sizeof(Oid);
+		info.keysize = sizeof(AccountId);
 		info.entrysize = sizeof(Known);
 		known_places = hash_create("sixtyfour paths", 8, &info, HASH_ELEM | HASH_BLOBS);
 	}
-	known = hash_search(known_places, &serverid, HASH_ENTER, &found);
+	known = hash_search(known_places, account, HASH_ENTER, &found);
 	if (!found)
 		known->place = PLACE_UNKNOWN;
 	return known;
@@ -76,7 +76,7 @@ s64_detour_exchange(const Account *account, const Endpoint *endpoint, Jsonb *arg
 
 	if (other == NULL)
 		return s64_session_exchange(account, specified);
-	known = get_known(account->serverid);
+	known = get_known(&account->id);
 	if (known->place != PLACE_UNKNOWN)
 		return s64_session_exchange(account, known->place == PLACE_OTHER ? other : specified);
 

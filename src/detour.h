@@ -5,8 +5,8 @@
  *
  * The specification's path is tried first.  Where the service does not know
  * it (404, 405) the other one is; which of them answered is remembered for the
- * rest of the session, per foreign server.  Only for what is free: it may be
- * asked twice.
+ * rest of the session, per account: so ALTER SERVER with another URL counts.  Only
+ * for what is free: it may be asked twice.
  *
  *-------------------------------------------------------------------------
  */

@@ -370,6 +370,7 @@ wait_for_more(Download *d)
 	PG_TRY();
 	{
 		CHECK_FOR_INTERRUPTS();
+		s64_http_set_aside();
 		s64_http_wait(-1);
 	}
 	PG_CATCH();

@@ -10,6 +10,7 @@
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "funcapi.h"
+#include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/tuplestore.h"
@@ -433,42 +434,46 @@ hex_digit(char c)
 }
 
 /*
- * The path decoded, in lower case and with single slashes; palloc'd.  What was
- * encoded twice is decoded twice.
+ * Decode a path in place, in lower case and with single slashes; true if there may
+ * be more to decode.  %00 would end the text, and is left as it is.
  */
-static char *
-plain_path(const char *path)
+static bool
+simplify_path(char *path)
 {
-	StringInfoData buf;
+	char	   *to = path;
+	bool		decoded = false;
 
-	initStringInfo(&buf);
-	for (const char *p = path; *p; p++)
+	for (const char *from = path; *from; from++)
 	{
-		char		c = *p;
+		char		c = *from;
 
-		if (c == '%' && hex_digit(p[1]) >= 0 && hex_digit(p[2]) >= 0)
+		if (c == '%' && hex_digit(from[1]) >= 0 && hex_digit(from[2]) >= 0 &&
+			strncmp(from, "%00", 3) != 0)
 		{
-			c = (char) (hex_digit(p[1]) << 4 | hex_digit(p[2]));
-			p += 2;
+			c = (char) (hex_digit(from[1]) << 4 | hex_digit(from[2]));
+			from += 2;
+			decoded = true;
 		}
-		if (c == '/' && buf.len > 0 && buf.data[buf.len - 1] == '/')
-			continue;
-		appendStringInfoChar(&buf, pg_ascii_tolower((unsigned char) c));
+		if (c != '/' || to == path || to[-1] != '/')
+			*to++ = pg_ascii_tolower((unsigned char) c);
 	}
-	return strchr(buf.data, '%') != NULL && strcmp(buf.data, path) != 0
-		? plain_path(buf.data) : buf.data;
+	*to = '\0';
+	return decoded;
 }
 
 bool
 s64_endpoint_is_private(const char *path)
 {
-	char	   *plain = plain_path(path);
+	char	   *plain = pstrdup(path);
 
+	/* what was encoded twice is decoded twice */
+	while (simplify_path(plain))
+		CHECK_FOR_INTERRUPTS();
 	for (size_t i = 0; i < lengthof(private_paths); i++)
 	{
 		size_t		len = strlen(private_paths[i]);
 
-		if (strncmp(plain, private_paths[i], len) == 0 && strchr("/;?#", plain[len]) != NULL)
+		if (strncmp(plain, private_paths[i], len) == 0 && strchr("/;?#%", plain[len]) != NULL)
 			return true;
 	}
 	/* one that climbs may lead anywhere */
@@ -577,11 +582,25 @@ s64_endpoint_submit_path(const Endpoint *endpoint)
 	return endpoint->async_path ? endpoint->async_path : endpoint->path;
 }
 
-static void
-check_value(const char *name, const char *value)
+bool
+s64_endpoint_takes(const char *value)
 {
-	/* dots would climb in the path, whatever their encoding */
-	if (value == NULL || *value == '\0' || strcmp(value, ".") == 0 || strcmp(value, "..") == 0)
+	for (const char *p = value; *p;)
+	{
+		size_t		len = strcspn(p, "/\\");
+
+		if ((len == 1 || len == 2) && strncmp(p, "..", len) == 0)
+			return false;
+		p += len;
+		p += *p != '\0';
+	}
+	return *value != '\0';
+}
+
+static void
+check_value(const char *name, const char *value, bool in_path)
+{
+	if (value == NULL || *value == '\0' || (in_path && !s64_endpoint_takes(value)))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("invalid %s: \"%s\"", name, value ? value : "")));
@@ -608,7 +627,7 @@ s64_endpoint_url(const char *base_url, const char *path,
 	appendStringInfoString(&buf, base_url);
 	while (*p)
 	{
-		const char *place = p;
+		bool		in_path = query == NULL || p < query;
 		char	   *name;
 		char	   *value;
 
@@ -622,12 +641,12 @@ s64_endpoint_url(const char *base_url, const char *path,
 		}
 		name = read_parameter(p, &p);
 		value = find(name, arg);
-		if (value == NULL && query != NULL && place > query)
+		if (value == NULL && !in_path)
 		{
 			drop_name(&buf);
 			continue;
 		}
-		check_value(name, value);
+		check_value(name, value, in_path);
 		s64_endpoint_escape(&buf, value);
 	}
 	return buf.data;

@@ -114,12 +114,18 @@ extern const Endpoint *s64_endpoint_at(int i);
 /*
  * base_url and path with the parameters put in, percent-encoded; palloc'd.
  * find(name, arg) gives a parameter's value in UTF-8, or NULL: then "name=" is
- * left out of the path's query.  Raises 22023 for a value that is missing, or
- * cannot stand in a path ('', '.', '..').
+ * left out of the path's query.  Raises 22023 for a value that is missing or empty,
+ * or is to stand in front of the query and is not taken by s64_endpoint_takes().
  */
 extern char *s64_endpoint_url(const char *base_url, const char *path,
 							  char *(*find) (const char *name, void *arg),
 							  void *arg);
+
+/*
+ * Can the value be put into a path?  Not an empty one, nor one with a segment "."
+ * or "..": it would climb, whatever its encoding.
+ */
+extern bool s64_endpoint_takes(const char *value);
 
 /*
  * Does a request to the endpoint have a body?  That is, has it a field that
@@ -145,6 +151,7 @@ extern bool s64_endpoint_is_idempotent(const char *method, const char *path);
 /*
  * Is this a path to the account's own things, which are not for all who may
  * spend?  Whatever its spelling: a server may take paths for equal that are not.
+ * The time that it takes grows with the square of the path's length.
  */
 extern bool s64_endpoint_is_private(const char *path);
 

@@ -195,9 +195,7 @@ s64_enrichment_lock(int id)
 {
 	Datum		value = Int32GetDatum(id);
 
-	s64_sql_begin();
-	s64_sql_run(&lock_enrichment, &value, NULL);
-	s64_sql_end();
+	s64_sql_execute(&lock_enrichment, &value, NULL);
 }
 
 int64

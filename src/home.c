@@ -328,9 +328,7 @@ s64_home_pause(void)
 {
 	Datum		values[2];
 
-	s64_sql_begin();
-	s64_sql_run(&pause_here, home_values(values), NULL);
-	s64_sql_end();
+	s64_sql_execute(&pause_here, home_values(values), NULL);
 }
 
 void

@@ -85,13 +85,13 @@ typedef enum TransferState
 {
 	TRANSFER_NEW,				/* not yet libcurl's */
 	TRANSFER_RUNNING,			/* in the multi handle */
-	TRANSFER_ENDED,				/* in pool.ended, not yet fetched */
+	TRANSFER_ENDED,				/* in pool.ended or pool.aside, not yet fetched */
 	TRANSFER_FETCHED			/* s64_http_next() has returned it */
 } TransferState;
 
 struct HttpTransfer
 {
-	dlist_node	node;			/* in pool.streams while it runs, or pool.ended */
+	dlist_node	node;			/* in pool.streams while it runs, or one of those */
 	TransferState state;
 	CURL	   *easy;
 	struct curl_slist *headers;
@@ -138,6 +138,7 @@ static struct
 	dlist_head	streams;		/* streamed transfers in the multi handle */
 	bool		stirred;		/* something came of one, or it ended */
 	dlist_head	ended;
+	dlist_head	aside;			/* ended while somebody waited for another */
 	CURL	   *spare[MAX_SPARE_HANDLES];
 	int			nspare;
 } pool;
@@ -414,6 +415,7 @@ open_pool(void)
 		pool.wait_event = s64_wait_event_new("SixtyfourService");
 		dlist_init(&pool.streams);
 		dlist_init(&pool.ended);
+		dlist_init(&pool.aside);
 		pool.deadline = -1;
 	}
 
@@ -1008,13 +1010,31 @@ s64_http_wait(long timeout)
 HttpTransfer *
 s64_http_next(void)
 {
+	dlist_head *list = dlist_is_empty(&pool.aside) ? &pool.ended : &pool.aside;
 	HttpTransfer *t;
 
-	if (pool.multi == NULL || dlist_is_empty(&pool.ended))
+	if (pool.multi == NULL || dlist_is_empty(list))
 		return NULL;
-	t = dlist_container(HttpTransfer, node, dlist_pop_head_node(&pool.ended));
+	t = dlist_container(HttpTransfer, node, dlist_pop_head_node(list));
 	t->state = TRANSFER_FETCHED;
 	return t;
+}
+
+bool
+s64_http_take(HttpTransfer *t)
+{
+	if (t->state != TRANSFER_ENDED)
+		return false;
+	dlist_delete(&t->node);
+	t->state = TRANSFER_FETCHED;
+	return true;
+}
+
+void
+s64_http_set_aside(void)
+{
+	while (pool.multi != NULL && !dlist_is_empty(&pool.ended))
+		dlist_push_tail(&pool.aside, dlist_pop_head_node(&pool.ended));
 }
 
 /* ---- streamed bodies ---- */

@@ -138,6 +138,16 @@ extern void s64_http_wait(long timeout);
  */
 extern HttpTransfer *s64_http_next(void);
 
+/* Has this one ended?  Then s64_http_next() does not return it. */
+extern bool s64_http_take(HttpTransfer *transfer);
+
+/*
+ * What has ended keeps s64_http_wait() from sleeping no longer, and is left to
+ * s64_http_next().  For who waits for something else: perhaps in a trigger, which is
+ * fired while the process has transfers of its own.
+ */
+extern void s64_http_set_aside(void);
+
 /*
  * Move up to max bytes of the body of a streamed transfer to buf, in order, and
  * return how many.  0: there is nothing now; what was not read before

@@ -127,9 +127,7 @@ cancel_abandoned(void)
 		return;
 	s64_sql_start_transaction();
 	value = s64_sql_int8_array(jobs, n);
-	s64_sql_begin();
-	s64_sql_run(&cancel_jobs, &value, NULL);
-	s64_sql_end();
+	s64_sql_execute(&cancel_jobs, &value, NULL);
 	CommitTransactionCommand();
 }
 

@@ -432,9 +432,7 @@ sixtyfour_cancel(PG_FUNCTION_ARGS)
 	bool		changed;
 
 	(void) get_job(DatumGetInt64(id));	/* checks the owner */
-	s64_sql_begin();
-	changed = s64_sql_run(&cancel_job, &id, NULL) > 0;
-	s64_sql_end();
+	changed = s64_sql_execute(&cancel_job, &id, NULL) > 0;
 	S64_FAULT("cancel");
 	if (changed)
 		s64_errand_wake(PROCESS_WORKER);

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * json.h
- *		What the making of jsonb values needs again and again.
+ *		What jsonb values need again and again.
  *
  *-------------------------------------------------------------------------
  */
@@ -12,5 +12,18 @@
 
 /* Push the key of an object's next member; name must outlive the state. */
 extern void s64_json_push_key(JsonbInState *state, const char *name);
+
+/*
+ * A member's value, which is *v; NULL if there is none, or the container is no
+ * object.
+ */
+extern JsonbValue *s64_json_member(JsonbContainer *object, const char *name,
+								   JsonbValue *v);
+
+/* A member that is a text, and not empty, palloc'd; else NULL */
+extern char *s64_json_text(JsonbContainer *object, const char *name);
+
+/* The same of one that names something, which may be a number, too */
+extern char *s64_json_name(JsonbContainer *object, const char *name);
 
 #endif							/* S64_JSON_H */

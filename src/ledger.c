@@ -45,17 +45,6 @@ home_database(void)
 }
 
 /* Run a statement on its own between begin and end. */
-static uint64
-run(SqlStatement *statement, Datum *values, const char *nulls)
-{
-	uint64		rows;
-
-	s64_sql_begin();
-	rows = s64_sql_run(statement, values, nulls);
-	s64_sql_end();
-	return rows;
-}
-
 static Datum
 text_or_null(const char *text, char *null)
 {
@@ -142,8 +131,8 @@ s64_ledger_take_over(void)
 }
 
 static SqlStatement select_unanswered = {
-	"SELECT c.id, c.uuid, c.operation, c.server::text, c.payer, j.body, c.expected_cents, c.created_at"
-	" FROM sixtyfour.call c JOIN LATERAL"
+	"SELECT c.id, c.uuid, c.operation, c.server::text, c.payer, j.body, c.expected_cents, c.created_at,"
+	" c.account FROM sixtyfour.call c JOIN LATERAL"
 	"  (SELECT body FROM sixtyfour.job WHERE job.call = c.id LIMIT 1) j ON true"
 	" WHERE c.state = 'sending' AND c.epoch = $1 AND c.home_system = $2 AND c.home_database = $3",
 	3, {INT8OID, INT8OID, OIDOID}, NULL
@@ -173,6 +162,7 @@ s64_ledger_unanswered(int64 epoch, LedgerUnanswered **calls)
 		call->body = (Jsonb *) PG_DETOAST_DATUM_COPY(s64_sql_value(i, 6, &isnull));
 		call->expected_cents = DatumGetInt32(s64_sql_value(i, 7, &isnull));
 		call->created_at = DatumGetTimestampTz(s64_sql_value(i, 8, &isnull));
+		call->account = *DatumGetUUIDP(s64_sql_value(i, 9, &isnull));
 	}
 	MemoryContextSwitchTo(context);
 	s64_sql_end();
@@ -348,7 +338,7 @@ s64_ledger_explain(int64 call, int64 epoch, const char *detail, const char *hint
 
 	values[2] = text_or_null(detail, &nulls[2]);
 	values[3] = text_or_null(hint, &nulls[3]);
-	run(&set_explanation, values, nulls);
+	s64_sql_execute(&set_explanation, values, nulls);
 }
 
 bool
@@ -357,7 +347,7 @@ s64_ledger_accepted(int64 call, int64 epoch, const char *task_id)
 	Datum		values[3] = {Int64GetDatum(call), Int64GetDatum(epoch),
 	CStringGetTextDatum(task_id)};
 
-	return run(&set_accepted, values, NULL) > 0;
+	return s64_sql_execute(&set_accepted, values, NULL) > 0;
 }
 
 /* The share of item i in the cents of n items, so that the shares add up */
@@ -407,7 +397,7 @@ s64_ledger_rejected(int64 call, int64 epoch, int sqlstate, const char *message,
 
 	if (TIMESTAMP_IS_NOBEGIN(retry_at))
 		nulls[4] = 'n';
-	return run(&set_rejected, values, nulls) > 0;
+	return s64_sql_execute(&set_rejected, values, nulls) > 0;
 }
 
 bool
@@ -418,7 +408,7 @@ s64_ledger_uncertain(int64 call, int64 epoch, const char *message, const char *r
 	char		nulls[5] = "    ";
 
 	values[3] = text_or_null(raw, &nulls[3]);
-	return run(&set_uncertain, values, nulls) > 0;
+	return s64_sql_execute(&set_uncertain, values, nulls) > 0;
 }
 
 bool
@@ -431,7 +421,7 @@ s64_ledger_failed(int64 call, int64 epoch, int sqlstate, const char *message,
 
 	values[4] = int4_or_null(cents, &nulls[4]);
 	values[5] = text_or_null(raw, &nulls[5]);
-	return run(&set_failed, values, nulls) > 0;
+	return s64_sql_execute(&set_failed, values, nulls) > 0;
 }
 
 bool
@@ -440,7 +430,7 @@ s64_ledger_expired(int64 call, int64 epoch, const char *message)
 	Datum		values[3] = {Int64GetDatum(call), Int64GetDatum(epoch),
 	CStringGetTextDatum(message)};
 
-	return run(&set_expired, values, NULL) > 0;
+	return s64_sql_execute(&set_expired, values, NULL) > 0;
 }
 
 static SqlStatement select_subjects = {
@@ -622,8 +612,8 @@ s64_ledger_resume(void)
 	bool		delivering;
 
 	s64_home_resume();
-	run(&adopt_jobs, home, NULL);
-	run(&adopt_calls, home, NULL);
+	s64_sql_execute(&adopt_jobs, home, NULL);
+	s64_sql_execute(&adopt_calls, home, NULL);
 	run_carry(&carry_all_waiting, home, &delivering);
 }
 

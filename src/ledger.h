@@ -73,6 +73,7 @@ typedef struct LedgerUnanswered
 	Jsonb	   *body;			/* of its only job */
 	int			expected_cents;
 	TimestampTz created_at;
+	AccountId	account;
 } LedgerUnanswered;
 
 /*

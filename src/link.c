@@ -10,6 +10,7 @@
 #include "utils/builtins.h"
 #include "utils/numeric.h"
 
+#include "json.h"
 #include "link.h"
 
 /* What varies with the place */
@@ -23,31 +24,12 @@ static const struct
 	[ROWS_WORKFLOW] = {"workflow_results", "run_id"},
 };
 
-static JsonbValue *
-member(JsonbContainer *object, const char *name, JsonbValue *v)
-{
-	if (!JsonContainerIsObject(object))
-		return NULL;
-	return getKeyJsonValueFromContainer(object, name, strlen(name), v);
-}
-
-/* A text that is not empty, palloc'd; NULL if there is none */
-static char *
-text_member(JsonbContainer *object, const char *name)
-{
-	JsonbValue	v;
-
-	if (member(object, name, &v) == NULL || v.type != jbvString || v.val.string.len == 0)
-		return NULL;
-	return pnstrdup(v.val.string.val, v.val.string.len);
-}
-
 static double
 number_member(JsonbContainer *object, const char *name, double otherwise)
 {
 	JsonbValue	v;
 
-	if (member(object, name, &v) == NULL || v.type != jbvNumeric)
+	if (s64_json_member(object, name, &v) == NULL || v.type != jbvNumeric)
 		return otherwise;
 	return DatumGetFloat8(DirectFunctionCall1(numeric_float8_no_overflow,
 											  NumericGetDatum(v.val.numeric)));
@@ -56,7 +38,7 @@ number_member(JsonbContainer *object, const char *name, double otherwise)
 char *
 s64_link_name(RowsPlace place, Jsonb *answer)
 {
-	return text_member(&answer->root, places[place].argument);
+	return s64_json_name(&answer->root, places[place].argument);
 }
 
 ApiRequest *
@@ -92,19 +74,25 @@ last_file(Jsonb *files)
 	return last;
 }
 
-/* The rows in a file's entry, or its address; false if neither is there */
+/*
+ * The rows in a file's entry, or its address; false if neither is there.  Of rows
+ * that are not all the file is fetched.
+ */
 static bool
 read_file(JsonbContainer *file, Link *link)
 {
+	double		count = number_member(file, "row_count", -1);
 	JsonbValue	v;
 
-	if (member(file, "results", &v) != NULL && v.type == jbvBinary &&
-		JsonContainerIsArray(v.val.binary.data))
+	link->url = s64_json_text(file, "download_url");
+	if (s64_json_member(file, "results", &v) != NULL && v.type == jbvBinary &&
+		JsonContainerIsArray(v.val.binary.data) &&
+		(link->url == NULL || JsonContainerSize(v.val.binary.data) >= count))
+	{
 		link->rows = JsonbValueToJsonb(&v);
-	else
-		link->url = text_member(file, "download_url");
-	return link->rows != NULL || link->url != NULL ||
-		number_member(file, "row_count", -1) == 0;
+		link->url = NULL;
+	}
+	return link->rows != NULL || link->url != NULL || count == 0;
 }
 
 bool
@@ -116,11 +104,11 @@ s64_link_read(RowsPlace place, Jsonb *answer, Link *link, const char **why)
 	link->rows = NULL;
 	if (place == ROWS_SEARCH)
 	{
-		link->url = text_member(&answer->root, "url");
+		link->url = s64_json_text(&answer->root, "url");
 		*why = "It has no address of the file.";
 		return link->url != NULL;
 	}
 	file = last_file(answer);
 	*why = "It has neither the rows of the last block nor an address of their file.";
-	return file == NULL || read_file(file, link);
+	return file == NULL ? JB_ROOT_COUNT(answer) == 0 : read_file(file, link);
 }

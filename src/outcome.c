@@ -15,6 +15,7 @@
 
 #include "compat.h"
 #include "encoding.h"
+#include "json.h"
 #include "outcome.h"
 
 #define RAW_MAX			(128 * 1024 * 1024) /* bytes of an unreadable answer kept */
@@ -77,36 +78,16 @@ s64_outcome_blot_out(char *text, size_t len, const char *key, bool cut)
 	}
 }
 
-static bool
-get_member(Jsonb *object, const char *name, JsonbValue *v)
-{
-	return JB_ROOT_IS_OBJECT(object) &&
-		getKeyJsonValueFromContainer(&object->root, name, strlen(name), v) != NULL;
-}
-
-static char *
-text_member(JsonbContainer *object, const char *name)
-{
-	JsonbValue	v;
-
-	if (!JsonContainerIsObject(object) ||
-		getKeyJsonValueFromContainer(object, name, strlen(name), &v) == NULL ||
-		v.type != jbvString || v.val.string.len == 0)
-		return NULL;
-	return pnstrdup(v.val.string.val, v.val.string.len);
-}
-
 /* Append "body.lead.name: field required" for one error of a 422. */
 static void
 append_validation_error(StringInfo buf, JsonbContainer *error)
 {
 	JsonbValue	loc;
-	char	   *msg = text_member(error, "msg");
+	char	   *msg = s64_json_text(error, "msg");
 
 	if (buf->len > 0)
 		appendStringInfoString(buf, "; ");
-	if (JsonContainerIsObject(error) &&
-		getKeyJsonValueFromContainer(error, "loc", 3, &loc) != NULL &&
+	if (s64_json_member(error, "loc", &loc) != NULL &&
 		loc.type == jbvBinary && JsonContainerIsArray(loc.val.binary.data))
 	{
 		int			n = JsonContainerSize(loc.val.binary.data);
@@ -158,13 +139,13 @@ read_message(Jsonb *body)
 
 	if (!JB_ROOT_IS_OBJECT(body))
 		return NULL;
-	if (get_member(body, "detail", &detail) && detail.type == jbvBinary &&
+	if (s64_json_member(&body->root, "detail", &detail) != NULL && detail.type == jbvBinary &&
 		JsonContainerIsArray(detail.val.binary.data))
 		return read_validation_errors(detail.val.binary.data);
-	if ((text = text_member(&body->root, "detail")) != NULL ||
-		(text = text_member(&body->root, "message")) != NULL)
+	if ((text = s64_json_text(&body->root, "detail")) != NULL ||
+		(text = s64_json_text(&body->root, "message")) != NULL)
 		return text;
-	return text_member(&body->root, "error");
+	return s64_json_text(&body->root, "error");
 }
 
 /* What an error's body says: its message, or else its text */
@@ -201,7 +182,7 @@ read_cents(Jsonb *answer)
 		JsonbValue	v;
 		double		cents;
 
-		if (!get_member(answer, names[i], &v) || v.type != jbvNumeric)
+		if (s64_json_member(&answer->root, names[i], &v) == NULL || v.type != jbvNumeric)
 			continue;
 		cents = DatumGetFloat8(DirectFunctionCall1(numeric_float8_no_overflow,
 												   NumericGetDatum(v.val.numeric)));

@@ -14,6 +14,8 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/numeric.h"
 
 #include "account.h"
 #include "compat.h"
@@ -67,12 +69,6 @@ add_context(void *arg)
 		errhint("The cursor may have expired. Pages before it were answered from the ledger if they were asked for earlier; with \"sixtyfour.cache_ttl\" = 0 all are asked for anew, which may cost again.");
 }
 
-static JsonbValue *
-member(Jsonb *object, const char *name, JsonbValue *v)
-{
-	return getKeyJsonValueFromContainer(&object->root, name, strlen(name), v);
-}
-
 /* Does the next page depend on it?  The cursor stands for all the rest. */
 static bool
 is_kept(const JsonbValue *key)
@@ -90,7 +86,7 @@ is_kept(const JsonbValue *key)
 
 /* The body for the page behind a cursor, which goes without what was asked */
 static Jsonb *
-make_next(const Paging *paging, const JsonbValue *cursor)
+make_next(const Paging *paging, char *cursor)
 {
 	JsonbInState state = {0};
 	JsonbIterator *it = JsonbIteratorInit(&paging->body->root);
@@ -110,7 +106,9 @@ make_next(const Paging *paging, const JsonbValue *cursor)
 		}
 	}
 	s64_json_push_key(&state, "cursor");
-	v = *cursor;
+	v.type = jbvString;
+	v.val.string.val = cursor;
+	v.val.string.len = strlen(cursor);
 	pushJsonbValue(&state, WJB_VALUE, &v);
 	pushJsonbValue(&state, WJB_END_OBJECT, NULL);
 	return JsonbValueToJsonb(state.result);
@@ -118,17 +116,16 @@ make_next(const Paging *paging, const JsonbValue *cursor)
 
 /* Has this cursor been followed?  If not, it is now. */
 static bool
-was_followed(Paging *paging, const JsonbValue *cursor)
+was_followed(Paging *paging, char *cursor)
 {
-	char	   *text = pnstrdup(cursor->val.string.val, cursor->val.string.len);
 	ListCell   *lc;
 
 	foreach(lc, paging->cursors)
 	{
-		if (strcmp(lfirst(lc), text) == 0)
+		if (strcmp(lfirst(lc), cursor) == 0)
 			return true;
 	}
-	paging->cursors = lappend(paging->cursors, text);
+	paging->cursors = lappend(paging->cursors, cursor);
 	return false;
 }
 
@@ -139,7 +136,7 @@ add_rows(Paging *paging, Jsonb *page, const Rowset *rowset)
 	JsonbValue	v;
 	int			n;
 
-	if (!JB_ROOT_IS_OBJECT(page) || member(page, "results", &v) == NULL ||
+	if (s64_json_member(&page->root, "results", &v) == NULL ||
 		v.type != jbvBinary || !JsonContainerIsArray(v.val.binary.data))
 		ereport(ERROR,
 				(errcode(ERRCODE_PROTOCOL_VIOLATION),
@@ -162,7 +159,7 @@ read_more(Jsonb *page)
 {
 	JsonbValue	v;
 
-	return member(page, "has_more", &v) != NULL && v.type == jbvBool ? v.val.boolean : -1;
+	return s64_json_member(&page->root, "has_more", &v) != NULL && v.type == jbvBool ? v.val.boolean : -1;
 }
 
 /* The body for the page behind this one; NULL if it is the last. */
@@ -170,12 +167,11 @@ static Jsonb *
 get_next(Paging *paging, Jsonb *page)
 {
 	int			more = read_more(page);
-	JsonbValue	cursor;
+	char	   *cursor = s64_json_name(&page->root, "next_cursor");
 
 	if (paging->left == 0 || more == 0)
 		return NULL;
-	if (member(page, "next_cursor", &cursor) == NULL || cursor.type != jbvString ||
-		cursor.val.string.len == 0)
+	if (cursor == NULL)
 	{
 		if (more > 0)
 			ereport(WARNING,
@@ -183,7 +179,7 @@ get_next(Paging *paging, Jsonb *page)
 							paging->endpoint->name)));
 		return NULL;
 	}
-	if (was_followed(paging, &cursor))
+	if (was_followed(paging, cursor))
 		ereport(ERROR,
 				(errcode(ERRCODE_PROTOCOL_VIOLATION),
 				 errmsg("%s: the service names the same next page again", paging->endpoint->name),
@@ -193,18 +189,41 @@ get_next(Paging *paging, Jsonb *page)
 				(errcode(ERRCODE_PROTOCOL_VIOLATION),
 				 errmsg("%s: %d pages in a row have no rows, and name another",
 						paging->endpoint->name, EMPTY_MAX)));
-	return make_next(paging, &cursor);
+	return make_next(paging, cursor);
 }
 
-/* How many rows are wanted; -1 if that is not said */
+/* How many rows are wanted; -1 if that is not said, or more than there can be */
 static int64
 read_wanted(Jsonb *body)
 {
 	JsonbValue	v;
+	double		wanted;
 
-	if (member(body, "max_results", &v) == NULL)
+	if (s64_json_member(&body->root, "max_results", &v) == NULL)
 		return -1;
-	return DatumGetInt64(DirectFunctionCall1(numeric_int8, NumericGetDatum(v.val.numeric)));
+	wanted = DatumGetFloat8(DirectFunctionCall1(numeric_float8_no_overflow,
+												NumericGetDatum(v.val.numeric)));
+	return wanted < 1e15 ? (int64) wanted : -1;
+}
+
+/* Add the rows of one page; the body for the next one, or NULL. */
+static Jsonb *
+turn_page(Paging *paging, Jsonb *body, const Rowset *rowset)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	MemoryContext context = AllocSetContextCreate(caller, "sixtyfour page",
+												  ALLOCSET_DEFAULT_SIZES);
+	Jsonb	   *page;
+
+	MemoryContextSwitchTo(context);
+	paging->page++;
+	page = get_page(paging, body);
+	add_rows(paging, page, rowset);
+	MemoryContextSwitchTo(caller);
+	/* what it leaves behind is needed for the next */
+	body = get_next(paging, page);
+	MemoryContextDelete(context);
+	return body;
 }
 
 /* sixtyfour_filter_search(...), sixtyfour_search_query(...) → SETOF jsonb */
@@ -225,13 +244,8 @@ sixtyfour_pages(PG_FUNCTION_ARGS)
 	error_context_stack = &callback;
 	while (body != NULL)
 	{
-		Jsonb	   *page;
-
 		CHECK_FOR_INTERRUPTS();
-		paging.page++;
-		page = get_page(&paging, body);
-		add_rows(&paging, page, &rowset);
-		body = get_next(&paging, page);
+		body = turn_page(&paging, body, &rowset);
 	}
 	error_context_stack = callback.previous;
 	return (Datum) 0;

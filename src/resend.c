@@ -32,6 +32,7 @@ typedef struct Resend
 	Flight	   *flight;			/* this is in its context */
 	char	   *server;
 	Oid			payer;
+	AccountId	account;		/* that it was sent for, and no other */
 	Jsonb	   *body;			/* of one whose request is not made yet ... */
 	pg_uuid_t	uuid;			/* ... and its call's name */
 	TimestampTz due;
@@ -108,22 +109,30 @@ is_to_be_sent_again(const Flight *flight)
 	}
 }
 
-/* Let it wait to be sent again. */
-static void
+/*
+ * Let it wait to be sent again.  Does not raise, for nobody else has the flight
+ * now; false if there is no memory.
+ */
+static bool
 put_off(Flight *flight)
 {
 	const Outcome *outcome = flight->outcome;
 	TimestampTz now = GetCurrentTimestamp();
 	int64		pause = s64_schedule_retry(flight->resends++);
-	Resend	   *resend = MemoryContextAllocZero(flight->context, sizeof(Resend));
+	Resend	   *resend = MemoryContextAllocExtended(flight->context, sizeof(Resend),
+													MCXT_ALLOC_ZERO | MCXT_ALLOC_NO_OOM);
 
+	if (resend == NULL)
+		return false;
 	if (outcome->kind == OUTCOME_RATE_LIMITED && !flight->request->few_at_once)
 		s64_meter_refused(flight->account, outcome->retry_after, now);
 	resend->flight = flight;
 	resend->server = flight->account->server;
 	resend->payer = flight->account->userid;
+	resend->account = flight->account->id;
 	resend->due = now + Max(pause, outcome->retry_after);
 	push_waiting(resend);
+	return true;
 }
 
 Flight *
@@ -136,9 +145,8 @@ s64_resend_next(void)
 	while ((flight = s64_flight_next()) != NULL)
 	{
 		doubt_refusal(flight);
-		if (!is_to_be_sent_again(flight))
+		if (!is_to_be_sent_again(flight) || !put_off(flight))
 			return flight;
-		put_off(flight);
 	}
 	return NULL;
 }
@@ -161,6 +169,7 @@ s64_resend_recall(const LedgerUnanswered *calls, int n)
 		resend->flight = flight;
 		resend->server = pstrdup(call->server);
 		resend->payer = call->payer;
+		resend->account = call->account;
 		resend->uuid = call->uuid;
 		resend->body = palloc(VARSIZE(call->body));
 		memcpy(resend->body, call->body, VARSIZE(call->body));
@@ -231,10 +240,10 @@ judge(Resend *resend, List **payers)
 		resend->due = payer->blocked_until;
 		return VERDICT_WAIT;
 	}
+	if (memcmp(&resend->account, &payer->account->id, sizeof(AccountId)) != 0)
+		return VERDICT_GIVE_UP;
 	if (flight->request == NULL)
 		make_request(resend, payer->account);
-	if (memcmp(&flight->account->id, &payer->account->id, sizeof(AccountId)) != 0)
-		return VERDICT_GIVE_UP;
 	wait = s64_meter_take(payer->account, now);
 	resend->due = now + wait;
 	return wait > 0 ? VERDICT_WAIT : VERDICT_SEND;

@@ -283,14 +283,10 @@ static bool
 ask_about_task(int64 job, const Kept *kept, const char *why)
 {
 	Datum		value = Int64GetDatum(job);
-	bool		follows;
 
 	if (kept->polled && kept->unreadable)
 		(void) s64_uncertain_reopen(kept->call);
-	s64_sql_begin();
-	follows = s64_sql_run(&follow_call, &value, NULL) > 0;
-	s64_sql_end();
-	if (!follows)
+	if (s64_sql_execute(&follow_call, &value, NULL) == 0)
 		return false;
 	s64_errand_wake(PROCESS_WORKER);
 	ereport(NOTICE,
@@ -323,9 +319,7 @@ sixtyfour_retry(PG_FUNCTION_ARGS)
 				(errmsg("job " INT64_FORMAT " is asked again, which may cost again", DatumGetInt64(job)),
 				 errdetail("The answer kept with call " INT64_FORMAT " still cannot be read: %s",
 						   kept.call, why)));
-	s64_sql_begin();
-	queued = s64_sql_run(&queue_job, &job, NULL) > 0;
-	s64_sql_end();
+	queued = s64_sql_execute(&queue_job, &job, NULL) > 0;
 	if (queued)
 		s64_errand_wake(PROCESS_WORKER);
 	PG_RETURN_BOOL(queued);

@@ -143,9 +143,10 @@ run_transfer(Exchange *exchange, const HttpRequest *request)
 		for (;;)
 		{
 			/* an answer that has come is not given up for a cancel */
-			if (s64_http_next() == exchange->transfer)
+			if (s64_http_take(exchange->transfer))
 				break;
 			CHECK_FOR_INTERRUPTS();
+			s64_http_set_aside();
 			s64_http_wait(-1);
 		}
 	}
@@ -299,6 +300,7 @@ s64_session_sleep(long ms)
 	do
 	{
 		CHECK_FOR_INTERRUPTS();
+		s64_http_set_aside();
 		left = until - GetCurrentTimestamp();
 		if (left > 0)
 			s64_http_wait((long) (left + 999) / 1000);

@@ -149,6 +149,17 @@ s64_sql_run(SqlStatement *statement, Datum *values, const char *nulls)
 }
 
 uint64
+s64_sql_execute(SqlStatement *statement, Datum *values, const char *nulls)
+{
+	uint64		rows;
+
+	s64_sql_begin();
+	rows = s64_sql_run(statement, values, nulls);
+	s64_sql_end();
+	return rows;
+}
+
+uint64
 s64_sql_run_latest(SqlStatement *statement, Datum *values, const char *nulls)
 {
 	static SnapshotData latest = {SNAPSHOT_MVCC};

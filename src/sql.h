@@ -62,8 +62,12 @@ extern Oid	s64_sql_caller(void);
 extern uint64 s64_sql_run(SqlStatement *statement, Datum *values,
 						  const char *nulls);
 
+/* The same with begin and end, for what returns no rows or only their number */
+extern uint64 s64_sql_execute(SqlStatement *statement, Datum *values,
+							  const char *nulls);
+
 /*
- * The same with the latest snapshot, whatever the transaction's isolation
+ * s64_sql_run() with the latest snapshot, whatever the transaction's isolation
  * level; the statement must be a SELECT.
  */
 extern uint64 s64_sql_run_latest(SqlStatement *statement, Datum *values,

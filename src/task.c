@@ -8,24 +8,20 @@
 #include "postgres.h"
 
 #include "lib/stringinfo.h"
+#include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 #include "utils/numeric.h"
 
+#include "json.h"
 #include "task.h"
 
 #define ID_MAX 1024				/* bytes */
+#define WHY_MAX 1024			/* bytes of an error message */
+#define PROGRESS_MAX 199		/* bytes */
 
 static const char *const failures[] = {
 	"failed", "cancelled", "canceled", "terminated", "timed_out", "error"
 };
-
-static JsonbValue *
-member(JsonbContainer *object, const char *name, JsonbValue *v)
-{
-	if (!JsonContainerIsObject(object))
-		return NULL;
-	return getKeyJsonValueFromContainer(object, name, strlen(name), v);
-}
 
 static char *
 text_of(const JsonbValue *v)
@@ -37,15 +33,13 @@ text_of(const JsonbValue *v)
 bool
 s64_task_is_id(const char *text)
 {
-	/* the id is to stand in a path, where dots would climb */
-	return *text != '\0' && strlen(text) <= ID_MAX && strcmp(text, ".") != 0 && strcmp(text, "..") != 0;
+	return strlen(text) <= ID_MAX && s64_endpoint_takes(text);
 }
 
 char *
 s64_task_id(const Follow *follow, Jsonb *answer)
 {
-	JsonbValue	v;
-	char	   *id = text_of(member(&answer->root, follow->id, &v));
+	char	   *id = s64_json_name(&answer->root, follow->id);
 
 	return id != NULL && s64_task_is_id(id) ? id : NULL;
 }
@@ -81,12 +75,21 @@ s64_task_origin(const Follow *follow, Jsonb *answer)
 	for (size_t i = 0; i < lengthof(names) && origin.id == NULL; i++)
 	{
 		if (i != 1 || follow->whole)
-			origin.id = text_of(member(&answer->root, names[i], &v));
+			origin.id = text_of(s64_json_member(&answer->root, names[i], &v));
 	}
-	origin.status = text_of(member(&answer->root, follow->status, &v));
-	origin.type = text_of(member(&answer->root, "task_type", &v));
-	origin.started = read_time(text_of(member(&answer->root, "start_time", &v)));
+	origin.status = text_of(s64_json_member(&answer->root, follow->status, &v));
+	origin.type = text_of(s64_json_member(&answer->root, "task_type", &v));
+	origin.started = read_time(text_of(s64_json_member(&answer->root, "start_time", &v)));
 	return origin;
+}
+
+/* Cut a text in place; NULL stays NULL. */
+static char *
+cut(char *text, int max)
+{
+	if (text != NULL)
+		text[pg_mbcliplen(text, strlen(text), max)] = '\0';
+	return text;
 }
 
 static TaskState
@@ -110,7 +113,7 @@ read_charge(JsonbContainer *answer)
 	JsonbValue	v;
 	double		cents;
 
-	if (member(answer, "charge_amount", &v) == NULL || v.type != jbvNumeric)
+	if (s64_json_member(answer, "charge_amount", &v) == NULL || v.type != jbvNumeric)
 		return -1;
 	cents = DatumGetFloat8(DirectFunctionCall1(numeric_float8_no_overflow,
 											   NumericGetDatum(v.val.numeric)));
@@ -122,13 +125,12 @@ static char *
 read_why(Jsonb *answer)
 {
 	JsonbValue	v;
-	JsonbValue	text;
-	char	   *why = text_of(member(&answer->root, "error", &v));
+	char	   *why = s64_json_text(&answer->root, "error");
 
 	if (why != NULL)
 		return why;
 	/* that of a run stands with the block that failed */
-	if (member(&answer->root, "blocks", &v) == NULL || v.type != jbvBinary ||
+	if (s64_json_member(&answer->root, "blocks", &v) == NULL || v.type != jbvBinary ||
 		!JsonContainerIsArray(v.val.binary.data))
 		return NULL;
 	for (int i = 0; i < (int) JsonContainerSize(v.val.binary.data) && why == NULL; i++)
@@ -136,7 +138,7 @@ read_why(Jsonb *answer)
 		JsonbValue *block = getIthJsonbValueFromContainer(v.val.binary.data, i);
 
 		if (block->type == jbvBinary)
-			why = text_of(member(block->val.binary.data, "error_message", &text));
+			why = s64_json_text(block->val.binary.data, "error_message");
 	}
 	return why;
 }
@@ -146,15 +148,15 @@ s64_task_read(const Follow *follow, Jsonb *answer)
 {
 	TaskStatus	task = {0};
 	JsonbValue	v;
-	char	   *status = text_of(member(&answer->root, follow->status, &v));
+	char	   *status = text_of(s64_json_member(&answer->root, follow->status, &v));
 
 	task.state = read_state(status);
 	task.cents = read_charge(&answer->root);
 	if (follow->whole)
 		task.result = answer;
-	else if (member(&answer->root, "result", &v) != NULL && v.type != jbvNull)
+	else if (s64_json_member(&answer->root, "result", &v) != NULL && v.type != jbvNull)
 		task.result = JsonbValueToJsonb(&v);
-	task.error = read_why(answer);
+	task.error = cut(read_why(answer), WHY_MAX);
 	if (task.error == NULL && task.state == TASK_FAILED)
 		task.error = psprintf("The task is %s.", status);
 	return task;
@@ -167,7 +169,7 @@ append_number(StringInfo buf, Jsonb *answer, const char *name, const char *forma
 {
 	JsonbValue	v;
 
-	if (member(&answer->root, name, &v) == NULL || v.type != jbvNumeric)
+	if (s64_json_member(&answer->root, name, &v) == NULL || v.type != jbvNumeric)
 		return;
 	if (buf->len > 0)
 		appendStringInfoString(buf, ", ");
@@ -179,10 +181,9 @@ append_number(StringInfo buf, Jsonb *answer, const char *name, const char *forma
 static void
 append_text(StringInfo buf, Jsonb *answer, const char *name)
 {
-	JsonbValue	v;
-	char	   *text = text_of(member(&answer->root, name, &v));
+	char	   *text = s64_json_text(&answer->root, name);
 
-	if (text != NULL && *text != '\0')
+	if (text != NULL)
 		appendStringInfo(buf, "%s%s", buf->len > 0 ? ", " : "", text);
 }
 
@@ -197,7 +198,7 @@ s64_task_progress(Jsonb *answer)
 	append_text(&buf, answer, "current_block");
 	append_number(&buf, answer, "total_results", "%s results so far");
 	append_text(&buf, answer, "progress_message");
-	return buf.len > 0 ? buf.data : NULL;
+	return buf.len > 0 ? cut(buf.data, PROGRESS_MAX) : NULL;
 }
 
 /* ---- bulk results ---- */
@@ -213,7 +214,7 @@ find_items(Jsonb *result)
 		return &result->root;
 	for (size_t i = 0; i < lengthof(names); i++)
 	{
-		if (member(&result->root, names[i], &v) != NULL && v.type == jbvBinary &&
+		if (s64_json_member(&result->root, names[i], &v) != NULL && v.type == jbvBinary &&
 			JsonContainerIsArray(v.val.binary.data))
 			return v.val.binary.data;
 	}
@@ -282,7 +283,7 @@ count_echoes(const Endpoint *endpoint, JsonbContainer *item, Jsonb *lead)
 		if (token == WJB_KEY)
 			key = pnstrdup(v.val.string.val, v.val.string.len);
 		else if (token == WJB_VALUE && v.type != jbvBinary &&
-				 is_echoed(endpoint, key) && member(item, key, &echoed) != NULL)
+				 is_echoed(endpoint, key) && s64_json_member(item, key, &echoed) != NULL)
 		{
 			if (!is_repeated(endpoint, &v, &echoed))
 				return -1;

@@ -56,8 +56,8 @@ extern bool s64_task_is_id(const char *text);
 extern TaskStatus s64_task_read(const Follow *follow, Jsonb *answer);
 
 /*
- * How far the task is, in a few words, palloc'd; NULL where the answer does not
- * say.
+ * How far the task is, in a few words (less than 200 bytes), palloc'd; NULL where
+ * the answer does not say.
  */
 extern char *s64_task_progress(Jsonb *answer);
 

@@ -206,12 +206,8 @@ bool
 s64_uncertain_reopen(int64 call)
 {
 	Datum		values[3] = {Int64GetDatum(call), home_system(), home_database()};
-	bool		changed;
 
-	s64_sql_begin();
-	changed = s64_sql_run(&reopen_call, values, NULL) > 0;
-	s64_sql_end();
-	return changed;
+	return s64_sql_execute(&reopen_call, values, NULL) > 0;
 }
 
 /*

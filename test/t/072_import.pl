@@ -406,6 +406,23 @@ $mock->control('POST', 'release');
 is(ended(search_for('next', 'held', "name\ny\n")), 'applied 1 row was inserted', 'a job that is erased is left alone');
 is(psql('SELECT string_agg(name, \' \') FROM held'), 'x y', 'and nothing of it inserted');
 
+# a trigger that asks the service itself, while another import waits for its answer
+psql(q{
+	CREATE FUNCTION ask() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM public.sixtyfour_usage(); RETURN NULL; END $$;
+	CREATE TABLE asking (name text);
+	CREATE TRIGGER t AFTER INSERT ON asking FOR EACH STATEMENT EXECUTE FUNCTION ask();
+}, 'alice');
+$mock->reset_ledger;
+$mock->rule({ match => { path => '/search/download' }, hold => $true, times => 1 });
+$job = search_for('waiting', 'held', "name\nw\n");
+$mock->wait_for(held => 1);
+$mock->rule({ match => { path => '/api/usage' }, delay => 1, times => 1 });
+my $asking = search_for('asking', 'asking', "name\na\n");
+$mock->wait_for(count => 1, path => '/api/usage', stage => 'received_headers');
+$mock->control('POST', 'release');
+is(ended($_), 'applied 1 row was inserted', 'a trigger that asks the service takes nobody\'s answer') foreach $asking, $job;
+$mock->clear_rules;
+
 # ---- exactly once ----
 
 # The same search each time, which is stored, into an empty table

@@ -282,6 +282,9 @@ push @private, "sixtyfour_request('POST', '/oauth/token', body => '{}')";
 rows('SET ROLE alice');
 is(rows("SELECT $_"), '42501: must be owner of foreign server sixtyfour', "$_ is not for all") foreach @private;
 is(scalar(@{ $mock->ledger }), 0, 'and nothing was sent');
+is(rows("SELECT sixtyfour_request('GET', '/%' || repeat('25', 12000) || '77ebhooks')"), '22023: path is too long', 'what was encoded very often is not decoded');
+is(rows("SELECT sixtyfour_request('GET', '/%' || repeat('25', 4000) || '77ebhooks')"), '42501: must be owner of foreign server sixtyfour', 'but what was often');
+is(rows("SELECT sixtyfour_job_status('../webhooks/signing-secret')"), '22023: invalid task_id: "../webhooks/signing-secret"', 'nor does an id climb to it');
 foreach my $path ('/webhook', '/webhooksx', '/x/webhooks', '/mean', '/oauth2/x', '/api/me', '/%78/webhooks')
 {
 	is(rows("SELECT sixtyfour_request('GET', '$path')"), "02000: GET $path: the service does not know what was asked for", "$path is no such path");
@@ -325,6 +328,13 @@ foreach my $route ('direct', 'auto')
 	$mock->rule({ match => { path => '/search/query' }, answer => { results => [ map { { n => $_ } } 1 .. 9 ], next_cursor => 'c', has_more => JSON::PP::true } });
 	is(pages(qq('$route', max_results => 4)), '4|4|object', "$route: even where the service sends more");
 	is(scalar(bodies()), 3, 'or has more');
+
+	$mock->reset;
+	$mock->rule({ match => { path => '/search/query' }, times => 1, answer => { results => [ { n => 1 } ], next_cursor => 7 } });
+	$mock->rule({ match => { path => '/search/query' }, times => 1, accept => JSON::PP::false, body => { results => [ { n => 2 } ], next_cursor => undef } });
+	is(pages(qq('$route: a number')), '2|2|object', "$route: a cursor that is a number");
+	is((bodies())[1]{cursor}, '7', 'is one');
+	is(pages(qq('$route: many', options => '{"max_results":1e30}')), '12|12|object', 'more than there can be are all');
 
 	# trouble: rule, rows or error, requests
 	foreach my $case (
@@ -555,6 +565,7 @@ sub file { return { filename => 'result.csv', row_count => 2, block_number => 3,
 
 my @search = (q(sixtyfour_search_download('rh')), '/search/download');
 read_file('a search', @search, { url => $file, bucket => 'b', path => 'p' }, $found);
+read_file('one whose handle looks like a path', q(sixtyfour_search_download('a/../b')), '/search/download', { url => $file }, $found);
 read_file('a search without a file', @search, { url => undef }, q(08P01: search_download: the service's answer cannot be used));
 
 my @run = (q(sixtyfour_workflow_results('r')), '/workflows/runs/r/results/download-links');
@@ -563,9 +574,11 @@ my $inline = qq({"name": "A"}\n{"name": "B"});
 read_file('a run: the file of the last block', @run, [ file(), file(block_number => 1, download_url => "$file/other") ], $found);
 read_file('rows in the answer itself', @run, [ file(download_url => undef, results => \@inline) ], $inline);
 read_file('both', @run, [ file(results => \@inline) ], $inline);
+read_file('rows that are not all', @run, [ file(row_count => 2, results => [ $inline[0] ]) ], $found);
 read_file('no rows', @run, [ file(row_count => 0, download_url => undef) ], '');
 read_file('no rows in the answer itself', @run, [ file(row_count => 0, results => []) ], '');
 read_file('no files', @run, [], '');
+read_file('files that are none', @run, [ 'file', [] ], q(08P01: workflow_results: the service's answer cannot be used));
 read_file('neither rows nor an address', @run, [ file(download_url => undef) ], q(08P01: workflow_results: the service's answer cannot be used));
 
 done_testing();

@@ -79,6 +79,11 @@ subtest 'how far it is' => sub {
 		my $reply = $session->receive;
 		is(scalar @{ $reply->{rows} }, 25, "the rows come ($route)");
 		like($reply->{notices}[0]{message}, qr/^search: phase \d+, .*Searching/, 'with a NOTICE before');
+		$mock->rule({ match => { path => $status }, times => 1, answer => { status => 'odd', current_phase => 1e200, progress_message => "\x{e9}" x 9999 } });
+		$mock->settings({ task_seconds => 0.1 });
+		$reply = ask("sixtyfour_search('talkative ($route)')");
+		is(scalar @{ $reply->{rows} }, 25, 'of one that says much');
+		is(scalar(grep { length($_->{message}) > 208 } @{ $reply->{notices} }), 0, 'a part is told');
 	}
 	$session->value('RESET sixtyfour.route');
 };
@@ -149,6 +154,17 @@ subtest 'what goes wrong with a search' => sub {
 		my $error = ask("sixtyfour_search('ragged ($route)')")->{error};
 		is($error->{sqlstate}, '08P01', 'a row is too short');
 		like($error->{message}, qr/line 3/, 'and its line is said');
+		$mock->clear_rules;
+		$mock->rule({ match => { path => $start }, task_result => 'failed', error => 'why not? ' x 9999 });
+		is(length failure("sixtyfour_search('fails at length ($route)')"), 1024 + length('38000 the service could not do it: '), 'an error is cut');
+		$mock->clear_rules;
+		$mock->rule({ match => { path => $start }, accept => JSON::PP::false, answer => { task_id => 17, status => 'queued' } });
+		$mock->rule({ match => { path => $status }, accept => JSON::PP::false, answer => { status => 'Completed', resource_handle_id => 4711 } });
+		$mock->rule({ match => { path => '/search/download' }, accept => JSON::PP::false, answer => { url => $mock->url . '/files/x' } });
+		$mock->rule({ match => { path => '/files/x' }, accept => JSON::PP::false, body => { text => "a\n1\n" }, content_type => 'text/csv' });
+		is_deeply([ rows_of(ask("sixtyfour_search('numbers ($route)')")) ], [ { a => '1' } ], 'names that are numbers');
+		is((seen('/search/download'))[-1]{query}{resource_handle_id}, '4711', 'are names');
+		is((seen($status))[-1]{path}, '/search/deep-search-status/17', 'too');
 		$mock->clear_rules;
 		$mock->rule({ match => { path => '/search/download' }, answer => { bucket => 'b' } });
 		is(failure("sixtyfour_search('no address ($route)')"), q(08P01 search_download: the service's answer cannot be used), 'no address');
@@ -299,6 +315,24 @@ subtest 'a worker that is killed while it starts one' => sub {
 	no_duplicates();
 };
 
+# Another account of the service does not know it again, and would pay for it.
+subtest 'a key that has changed when the next worker comes' => sub {
+	my $set_key = 'ALTER USER MAPPING FOR PUBLIC SERVER sixtyfour OPTIONS (SET api_key';
+	$mock->reset;
+	$mock->rule({ match => { path => $start }, hold => $true, times => 1 });
+	my $job = value("sixtyfour_search_async('another key')");
+	$mock->wait_for(held => 1);
+	$session->query("$set_key 'api_other')");
+	$node->stop('immediate');
+	$mock->control('POST', 'release');
+	$node->start;
+	$session = SixtyfourTest::Session->new($node);
+	like(failure("sixtyfour_wait($job, '30 s')"), qr/^08007 call \d+ may have been accepted and billed/, 'it is uncertain');
+	is(scalar seen($start), 1, 'and is not sent again with the other key');
+	$session->query("$set_key 'api_good')");
+	value("sixtyfour_resolve(max(id), 'abandon') FROM sixtyfour.calls");
+};
+
 subtest 'what nobody wants any more is not sent again' => sub {
 	$mock->reset;
 	$mock->rule({ match => { path => $start }, fault => 'close_after_body' });
@@ -329,6 +363,12 @@ subtest 'workflows' => sub {
 		is(failure("sixtyfour_workflow('$flow->{id}')", $who), '02000 workflow: the service does not know what was asked for', 'gone');
 		my @refused = grep { ($_->{status} // 0) == 404 || ($_->{status} // 0) == 405 } grep { $_->{method} ne 'GET' } @{ $mock->ledger };
 		is(scalar @refused, $routes eq 'live' ? 2 : 1, 'the other paths are tried once');
+		next unless $routes eq 'live';
+		my $set_key = 'ALTER USER MAPPING FOR PUBLIC SERVER sixtyfour OPTIONS (SET api_key';
+		$mock->settings({ workflow_routes => 'rest' });
+		$who->query("$set_key 'api_other')");
+		ok(value("sixtyfour_create_workflow('W', '$definition')", $who), 'and again for another account');
+		$who->query("$set_key 'api_good')");
 	}
 	$mock->settings({ workflow_routes => 'both' });
 };

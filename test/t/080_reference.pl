@@ -156,6 +156,11 @@ $mock->settings({ quirks => 'none', found => 'all', email_shape => '3', phone_sh
 
 is(join('', map { $_->{text} } grep { $_->{language} eq 'sql' && !defined $_->{result} } @examples), '',
 	'every example of docs/reference.md has a result');
+{
+	my $all = join "\n", map { $_->{text} } grep { $_->{language} eq 'sql' } @examples;
+	my @names = grep { !/_async$/ } sort keys %$existing;
+	is(join(' ', grep { $all !~ /\b$_(?:(?:_bulk)?_async)?\b/ } @names), '', 'every function, or its twin that queues, has an example');
+}
 check('docs/reference.md', 'postgres', @examples);
 is($node->safe_psql('postgres', 'SELECT count(*) FROM sixtyfour.attention'), 0, 'nothing is left to be decided');
 

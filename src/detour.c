@@ -7,12 +7,15 @@
  */
 #include "postgres.h"
 
-#include "utils/hsearch.h"
+#include "storage/lwlock.h"
 
 #include "detour.h"
 #include "report.h"
 #include "request.h"
 #include "session.h"
+#include "shmem.h"
+
+#define MAX_KNOWN 256			/* accounts of all databases; the oldest makes room */
 
 typedef enum Place
 {
@@ -28,26 +31,72 @@ typedef struct Known
 	Place		place;
 } Known;
 
-static HTAB *known_places = NULL;
-
-static Known *
-get_known(const AccountId *account)
+typedef struct Places
 {
-	Known	   *known;
-	bool		found;
+	int			next;			/* of known[], to be overwritten */
+	Known		known[MAX_KNOWN];
+} Places;
 
-	if (known_places == NULL)
+static Places own;				/* where the library is not preloaded */
+static Places *shared = NULL;
+static LWLock *shared_lock = NULL;
+
+void
+s64_detour_init(void)
+{
+	static const ShmemPart part = {
+		"sixtyfour paths", sizeof(Places), NULL, (void **) &shared, &shared_lock
+	};
+
+	s64_shmem_add(&part);
+}
+
+/* With the lock held, if there is one; NULL if nothing is known */
+static Known *
+find_known(Places *places, const AccountId *account)
+{
+	for (int i = 0; i < MAX_KNOWN; i++)
 	{
-		HASHCTL		info = {0};
-
-		info.keysize = sizeof(AccountId);
-		info.entrysize = sizeof(Known);
-		known_places = hash_create("sixtyfour paths", 8, &info, HASH_ELEM | HASH_BLOBS);
+		if (places->known[i].place != PLACE_UNKNOWN &&
+			memcmp(&places->known[i].account, account, sizeof(AccountId)) == 0)
+			return &places->known[i];
 	}
-	known = hash_search(known_places, account, HASH_ENTER, &found);
-	if (!found)
-		known->place = PLACE_UNKNOWN;
-	return known;
+	return NULL;
+}
+
+static Place
+recall(const AccountId *account)
+{
+	const Known *known;
+	Place		place;
+
+	if (shared != NULL)
+		LWLockAcquire(shared_lock, LW_SHARED);
+	known = find_known(shared ? shared : &own, account);
+	place = known ? known->place : PLACE_UNKNOWN;
+	if (shared != NULL)
+		LWLockRelease(shared_lock);
+	return place;
+}
+
+static void
+remember(const AccountId *account, Place place)
+{
+	Places	   *places = shared ? shared : &own;
+	Known	   *known;
+
+	if (shared != NULL)
+		LWLockAcquire(shared_lock, LW_EXCLUSIVE);
+	known = find_known(places, account);
+	if (known == NULL)
+	{
+		known = &places->known[places->next];
+		places->next = (places->next + 1) % MAX_KNOWN;
+	}
+	known->account = *account;
+	known->place = place;
+	if (shared != NULL)
+		LWLockRelease(shared_lock);
 }
 
 /* Is it the path that the service does not know, or a thing that it names? */
@@ -70,28 +119,29 @@ s64_detour_exchange(const Account *account, const Endpoint *endpoint, Jsonb *arg
 {
 	ApiRequest *specified = s64_request_make(account, endpoint, arguments);
 	ApiRequest *other = s64_request_make_other(account, endpoint, arguments);
-	Known	   *known;
+	Place		place;
+	ApiRequest *request;
 	Outcome    *first;
 	Outcome    *second;
 
 	if (other == NULL)
 		return s64_session_exchange(account, specified);
-	known = get_known(&account->id);
-	if (known->place != PLACE_UNKNOWN)
-		return s64_session_exchange(account, known->place == PLACE_OTHER ? other : specified);
-
-	first = s64_session_try(account, specified);
-	if (!is_unknown(first))
+	place = recall(&account->id);
+	request = place == PLACE_OTHER ? other : specified;
+	first = s64_session_try(account, request);
+	/* where the path is known, 404 is about a thing; but a service may move */
+	if (!is_unknown(first) || (place != PLACE_UNKNOWN && first->status == 404))
 	{
-		if (first->kind == OUTCOME_ANSWER)
-			known->place = PLACE_SPECIFIED;
-		return finish(first, specified);
+		if (first->kind == OUTCOME_ANSWER && place == PLACE_UNKNOWN)
+			remember(&account->id, PLACE_SPECIFIED);
+		return finish(first, request);
 	}
-	second = s64_session_try(account, other);
+
+	second = s64_session_try(account, request == other ? specified : other);
 	if (second->kind == OUTCOME_ANSWER)
-		known->place = PLACE_OTHER;
+		remember(&account->id, request == other ? PLACE_SPECIFIED : PLACE_OTHER);
 	/* neither: a thing that the first does not know, if it knows the method */
 	if (is_unknown(second) && first->status == 404)
-		return finish(first, specified);
-	return finish(second, other);
+		return finish(first, request);
+	return finish(second, request == other ? specified : other);
 }

@@ -4,9 +4,10 @@
  *		Operations that the service may have at another path.
  *
  * The specification's path is tried first.  Where the service does not know
- * it (404, 405) the other one is; which of them answered is remembered for the
- * rest of the session, per account: so ALTER SERVER with another URL counts.  Only
- * for what is free: it may be asked twice.
+ * it (404, 405) the other one is.  Which of them answered is remembered in shared
+ * memory, per account: so ALTER SERVER with another URL counts.  Where the library
+ * is not preloaded each session remembers for itself.  Only for what is free: it
+ * may be asked twice.
  *
  *-------------------------------------------------------------------------
  */
@@ -16,6 +17,9 @@
 #include "account.h"
 #include "endpoint.h"
 #include "utils/jsonb.h"
+
+/* Ask for shared memory, when the postmaster loads us.  From _PG_init. */
+extern void s64_detour_init(void);
 
 /*
  * s64_session_exchange() with the endpoint's request, there or elsewhere.

@@ -11,6 +11,7 @@
 
 #include "ask.h"
 #include "board.h"
+#include "detour.h"
 #include "doorbell.h"
 #include "feed.h"
 #include "guc.h"
@@ -34,6 +35,7 @@ _PG_init(void)
 	s64_ask_init();
 	s64_doorbell_init();
 	s64_board_init();
+	s64_detour_init();
 	s64_utility_init();
 	s64_launcher_init();
 	s64_feed_init();

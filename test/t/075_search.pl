@@ -363,6 +363,10 @@ subtest 'workflows' => sub {
 		is(failure("sixtyfour_workflow('$flow->{id}')", $who), '02000 workflow: the service does not know what was asked for', 'gone');
 		my @refused = grep { ($_->{status} // 0) == 404 || ($_->{status} // 0) == 405 } grep { $_->{method} ne 'GET' } @{ $mock->ledger };
 		is(scalar @refused, $routes eq 'live' ? 2 : 1, 'the other paths are tried once');
+		my $next = SixtyfourTest::Session->new($node);
+		$mock->reset_ledger;
+		value("sixtyfour_delete_workflow(sixtyfour_create_workflow('X', '$definition') ->> 'id')", $next);
+		is_deeply([ map { $_->{status} } @{ $mock->ledger } ], $routes eq 'live' ? [ 200, 200 ] : [ 200, 204 ], 'and not again by another session');
 		next unless $routes eq 'live';
 		my $set_key = 'ALTER USER MAPPING FOR PUBLIC SERVER sixtyfour OPTIONS (SET api_key';
 		$mock->settings({ workflow_routes => 'rest' });

@@ -290,12 +290,6 @@ begin_next(Import *import)
 
 /* ---- writing ---- */
 
-static int
-read_spooled(void *arg, char *buf, int max)
-{
-	return (int) s64_download_spooled(arg, buf, max);
-}
-
 /* Insert the batch, and begin another one. */
 static void
 flush(Unload *u)
@@ -351,7 +345,7 @@ write_file(Unload *u)
 	int			n;
 
 	s64_download_rewind(u->file);
-	reader = s64_csv_open(read_spooled, u->file, PG_UTF8);
+	reader = s64_csv_open(s64_download_spooled, u->file, PG_UTF8);
 	names = s64_csv_header(reader, &n);
 	while (s64_csv_next(reader, &fields))
 	{

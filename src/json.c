@@ -12,15 +12,27 @@
 
 #include "json.h"
 
+static void
+push_string(JsonbInState *state, JsonbIteratorToken token, const char *text)
+{
+	JsonbValue	v;
+
+	v.type = jbvString;
+	v.val.string.val = (char *) text;
+	v.val.string.len = strlen(text);
+	pushJsonbValue(state, token, &v);
+}
+
 void
 s64_json_push_key(JsonbInState *state, const char *name)
 {
-	JsonbValue	key;
+	push_string(state, WJB_KEY, name);
+}
 
-	key.type = jbvString;
-	key.val.string.val = (char *) name;
-	key.val.string.len = strlen(name);
-	pushJsonbValue(state, WJB_KEY, &key);
+void
+s64_json_push_text(JsonbInState *state, const char *text)
+{
+	push_string(state, WJB_VALUE, text);
 }
 
 JsonbValue *

@@ -13,6 +13,9 @@
 /* Push the key of an object's next member; name must outlive the state. */
 extern void s64_json_push_key(JsonbInState *state, const char *name);
 
+/* Push a string as the last key's value; text must outlive the state. */
+extern void s64_json_push_text(JsonbInState *state, const char *text);
+
 /*
  * A member's value, which is *v; NULL if there is none, or the container is no
  * object.

@@ -106,10 +106,7 @@ make_next(const Paging *paging, char *cursor)
 		}
 	}
 	s64_json_push_key(&state, "cursor");
-	v.type = jbvString;
-	v.val.string.val = cursor;
-	v.val.string.len = strlen(cursor);
-	pushJsonbValue(&state, WJB_VALUE, &v);
+	s64_json_push_text(&state, cursor);
 	pushJsonbValue(&state, WJB_END_OBJECT, NULL);
 	return JsonbValueToJsonb(state.result);
 }

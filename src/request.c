@@ -76,17 +76,6 @@ push_members_but(JsonbInState *state, Jsonb *object, const char *but)
 	}
 }
 
-static void
-push_text(JsonbInState *state, const char *text)
-{
-	JsonbValue	v;
-
-	v.type = jbvString;
-	v.val.string.val = (char *) text;
-	v.val.string.len = strlen(text);
-	pushJsonbValue(state, WJB_VALUE, &v);
-}
-
 /* The object with one text more, unless it has a member of that name */
 static Jsonb *
 add_text(Jsonb *object, const char *name, const char *text)
@@ -99,7 +88,7 @@ add_text(Jsonb *object, const char *name, const char *text)
 	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
 	push_members_but(&state, object, name);
 	s64_json_push_key(&state, name);
-	push_text(&state, text);
+	s64_json_push_text(&state, text);
 	pushJsonbValue(&state, WJB_END_OBJECT, NULL);
 	return JsonbValueToJsonb(state.result);
 }
@@ -307,7 +296,7 @@ s64_request_argument(const char *name, const char *value)
 
 	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
 	s64_json_push_key(&state, name);
-	push_text(&state, value);
+	s64_json_push_text(&state, value);
 	pushJsonbValue(&state, WJB_END_OBJECT, NULL);
 	return JsonbValueToJsonb(state.result);
 }

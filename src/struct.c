@@ -83,13 +83,8 @@ description_of(Oid relid, Form_pg_attribute att)
 static void
 push_text(JsonbInState *state, const char *name, const char *text)
 {
-	JsonbValue	v;
-
 	s64_json_push_key(state, name);
-	v.type = jbvString;
-	v.val.string.val = (char *) text;
-	v.val.string.len = strlen(text);
-	pushJsonbValue(state, WJB_VALUE, &v);
+	s64_json_push_text(state, text);
 }
 
 static void

@@ -58,7 +58,9 @@ my $first = ask('First of slow', 'priority => 1');
 $session->value('RESET sixtyfour.server');
 my $before = grep { /^Slow / } submitted();
 $session->value("SELECT sixtyfour_wait($first)");
-cmp_ok((grep { /^Slow / } submitted()) - $before, '<=', 3, 'an urgent job of it passes the others');
+my @until;
+for (submitted()) { last if $_ eq 'First of slow'; push @until, $_ }
+cmp_ok((grep { /^Slow / } @until) - $before, '<=', 3, 'an urgent job of it passes the others');
 
 # what has been asked before needs no leave
 $session->value('SET sixtyfour.server = slow');
